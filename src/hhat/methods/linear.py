@@ -1,0 +1,147 @@
+"""`ls`, `rls`, `lmmse`: one linear map of y."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hhat.methods.base import (
+    Method,
+    learned_noise,
+    noise_info,
+    noise_of,
+    pack,
+    problem,
+    relative_change,
+    start_noise,
+    start_prior,
+    unpack,
+)
+from hhat.ops.base import LinearOp, cached
+from hhat.ops.conditional import Conditional
+from hhat.ops.pinv import pinv
+from hhat.ops.posterior import condition
+from hhat.priors.base import Prior
+from hhat.priors.gauss import Gauss
+from hhat.types import Estimate, Gaussian, Observation, State
+
+SEEN = 0.999
+"""An unknown of which y sees less than this share is not determined by least squares: its variance is infinite."""
+
+
+@dataclass(frozen=True, eq=False)
+class LeastSquares(Method):
+    """h = A^+ y: minimum-norm least squares; variance s2 diag(A^+ A^+H), infinite where y does not determine h.
+
+    Noise that is not given is estimated from the residual where there are more samples than unknowns; else the
+    variance is infinite. Source: Kay 1993, theorem 4.1.
+    """
+
+    variance: ClassVar[str] = "plug-in"
+    max_steps: int = 1
+    tol: float | None = None
+
+    def init(self, obs: Observation, gen: torch.Generator) -> State:
+        op: LinearOp = obs.op.like(obs.y)  # type: ignore[attr-defined]
+        inverse, seen = pinv(op, obs.y)
+        h = inverse.apply(obs.y).expand(*obs.batch_shape, *op.in_shape).contiguous()
+        state: State = {"h": h, "change": obs.y.real.new_zeros(obs.batch_shape)}
+        if obs.noise_var is None:
+            axes = tuple(range(-len(op.out_shape), 0))
+            unused = obs.y[(0,) * (obs.y.ndim - len(axes))].numel() - float(
+                seen.flatten(-len(op.in_shape)).sum(-1).max()
+            )
+            rest = (obs.y - op.apply(h)).abs().square().sum(axes, keepdim=True)
+            found = rest / unused if unused > SEEN else torch.full_like(rest, torch.finfo(rest.dtype).max)
+            state["noise_var"] = found.expand(*obs.batch_shape, *(1,) * len(axes)).clone()
+        return state
+
+    def step(self, state: State, obs: Observation) -> State:
+        return state
+
+    def read(self, state: State, obs: Observation) -> Estimate:
+        inverse, seen = pinv(obs.op.like(obs.y), obs.y)  # type: ignore[attr-defined]
+        noise = noise_of(state, obs)
+        var = inverse.abs2().apply(
+            noise.expand(*noise.shape[: max(0, noise.ndim - len(obs.op.out_shape))], *obs.op.out_shape)
+        )
+        hidden = (seen < SEEN) | (var > 0.01 * torch.finfo(var.dtype).max)
+        return Estimate(Gaussian(state["h"], torch.where(hidden, torch.inf, var)), noise_info(state, obs))
+
+
+@dataclass(frozen=True, eq=False)
+class Lmmse(Method):
+    """Posterior mean under a Gaussian prior, h = m + C A^H (A C A^H + S)^-1 (y - A m), and its exact variance.
+
+    prior: moments of the coefficients and their basis; any prior's first two moments are taken. A learnable prior
+    is scaled to the received power. Noise that is not given is found by EM on the evidence.
+    info: log_evidence per item, noise_var. Source: Kay 1993, theorem 11.1.
+    """
+
+    uses_prior: ClassVar[bool] = True
+    variance: ClassVar[str] = "posterior"
+    prior: Prior | None = None
+    max_steps: int = 100
+    tol: float | None = 1e-4
+
+    def init(self, obs: Observation, gen: torch.Generator) -> State:
+        task = problem(obs, self.prior)
+        state: State = {"change": obs.y.real.new_zeros(obs.batch_shape), **start_noise(obs)}
+        if self.prior is None or self.prior.learnable:
+            state |= pack(start_prior(self.prior, obs, task))
+        return state
+
+    def step(self, state: State, obs: Observation) -> State:
+        if obs.noise_var is not None:
+            return state
+        task, now = problem(obs, self.prior), self._moments(state, obs)
+        noise = state["noise_var"]
+        given = condition(task.op, now.var, noise, like=obs.y)
+        shift, _ = given(obs.y - task.op.apply(_full(now.mean, task.op)))
+        fresh = learned_noise(task, Gaussian(now.mean + shift, given.var), now.var, noise)
+        change = relative_change(fresh, noise, len(task.op.out_shape))
+        return {**state, "noise_var": fresh, "change": change}
+
+    def read(self, state: State, obs: Observation) -> Estimate:
+        task, now = problem(obs, self.prior), self._moments(state, obs)
+        given = self._given(state, obs, now)
+        mean = _full(now.mean, task.op)
+        shift, evidence = given(obs.y - task.op.apply(mean) if bool((mean != 0).any()) else obs.y)
+        h = task.channel(mean) + shift
+        info = {"log_evidence": evidence.expand(obs.batch_shape), **noise_info(state, obs)}
+        return Estimate(Gaussian(h.expand(*obs.batch_shape, *obs.op.in_shape), given.var), info)
+
+    def _moments(self, state: State, obs: Observation) -> Gaussian:
+        if self.prior is None or self.prior.learnable:
+            return unpack(self.prior, state, problem(obs, self.prior)).moments()
+        now = self.prior.moments()
+        return Gaussian(now.mean.to(obs.y), now.var.to(obs.y.device, obs.y.real.dtype))
+
+    def _given(self, state: State, obs: Observation, now: Gaussian) -> Conditional:
+        """The factorisation; remembered by the operator where prior and noise are the same as last time."""
+        task, noise = problem(obs, self.prior), noise_of(state, obs)
+        view = task.basis
+
+        def make() -> tuple[Prior | None, Tensor, Conditional]:
+            return self.prior, noise, condition(task.op, now.var, noise, view, like=obs.y)
+
+        if self.prior is None or self.prior.learnable or obs.noise_var is None:
+            return make()[2]
+        value = float(noise) if noise.numel() == 1 else (id(noise), noise._version)
+        return cached(task.op, ("lmmse", id(self.prior), value), make)[2]
+
+    @classmethod
+    def example(cls, gen: torch.Generator) -> "Lmmse":
+        return cls(Gauss(1.0))
+
+
+def rls(max_steps: int = 100, tol: float | None = 1e-4) -> Lmmse:
+    """Regularised least squares h = A^H (A A^H + lambda I)^-1 y with the LMMSE choice lambda = noise_var / power:
+    `lmmse` for a white channel whose power is taken from y."""
+    return Lmmse(Gauss(1.0, learnable=True), max_steps, tol)
+
+
+def _full(mean: Tensor, op: LinearOp) -> Tensor:
+    count = len(op.in_shape)
+    return mean.expand(*mean.shape[: max(0, mean.ndim - count)], *op.in_shape)

@@ -1,0 +1,132 @@
+"""`oamp`: orthogonal AMP, an LMMSE step and a denoiser that exchange extrinsic messages (Turbo-OAMP, VAMP)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hhat.methods.base import (
+    Method,
+    Problem,
+    annealed_noise,
+    learned_noise,
+    noise_info,
+    noise_of,
+    pack,
+    problem,
+    relative_change,
+    start_noise,
+    start_prior,
+    unpack,
+)
+from hhat.methods.readout import channel_belief
+from hhat.ops.posterior import posterior
+from hhat.priors.base import Prior
+from hhat.types import Estimate, Gaussian, Observation, State
+
+WIDEST = 1e6
+"""An extrinsic variance is at most this many times the variance it came from: 'the other side adds nothing'."""
+SURPRISE = 2
+"""A residual whose energy exceeds the promised one by this factor is believed over the promise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Oamp(Method):
+    """OAMP with the exact LMMSE step for any operator structure, and any prior.
+
+      (x_po, v_po) = LMMSE of x from y under CN(x_pri, v_pri);  (r, v_r) = posterior / (x_pri, v_pri)
+      (x, v)       = prior.denoise(r, v_r);                     (x_pri, v_pri) = posterior / (r, v_r)
+
+    Variances are averaged over `average_axes` of the coefficients (None: all, the usual scalar form, which lets the
+    LMMSE step use the operator's singular values; (): none, per entry). Noise may differ per entry of y.
+    damping: share of the new message to the LMMSE step that is taken. The prior's parameters are learned from r by
+    EM where it is learnable; so is noise that is not given.
+    info: coefficients, the last pseudo-observation, the prior as learned.
+    Source: Ma & Ping, IEEE Access 2017, eqs. (10)-(16); Rangan, Schniter & Fletcher, IEEE TIT 2019, algorithm 1.
+    """
+
+    uses_prior: ClassVar[bool] = True
+    variance: ClassVar[str] = "posterior"
+    prior: Prior | None = None
+    average_axes: tuple[int, ...] | None = None
+    damping: float = 0.7
+    max_steps: int = 200
+    tol: float | None = 1e-7
+
+    def __post_init__(self):
+        if not 0 < self.damping <= 1:
+            raise ValueError(f"oamp: damping: expected 0 < damping <= 1, got {self.damping}")
+
+    def init(self, obs: Observation, gen: torch.Generator) -> State:
+        task = problem(obs, self.prior)
+        prior = start_prior(self.prior, obs, task)
+        now, shape = prior.moments(), (*obs.batch_shape, *task.op.in_shape)
+        one = obs.y.real.new_ones(obs.batch_shape)
+        x_pri = now.mean.expand(shape).clone()
+        v_pri = self._average(now.var.expand(shape), task).clone()
+        state: State = {"x_pri": x_pri, "v_pri": v_pri, "x": x_pri, "v": now.var.expand(shape).clone(), "r": x_pri}
+        state |= {"r_var": torch.full_like(v_pri, 1e30), "change": one, "count": torch.zeros_like(one)}
+        return {**state, **pack(prior), **start_noise(obs, always=True)}
+
+    def step(self, state: State, obs: Observation) -> State:
+        task = problem(obs, self.prior)
+        prior, noise = unpack(self.prior, state, task), annealed_noise(state, obs)
+        before = Gaussian(state["x_pri"], state["v_pri"] * _surprise(task, state, noise))
+        linear = posterior(task.op, obs.y, before, noise).belief
+        averaged = Gaussian(linear.mean, self._average(linear.var, task))
+        r = extrinsic(averaged, before)
+        if prior.learnable:
+            prior = prior.learn(r)
+        x = prior.denoise(r)
+        back = extrinsic(Gaussian(x.mean, self._average(x.var, task)), r)
+        first = (state["count"] == 0)[(..., *(None,) * task.num_event)]
+        share = torch.where(first, 1.0, self.damping)
+        new: State = {
+            "x_pri": share * back.mean + (1 - share) * before.mean,
+            "v_pri": share * back.var + (1 - share) * before.var,
+            "x": x.mean,
+            "v": x.var,
+            "r": r.mean,
+            "r_var": r.var,
+            "change": relative_change(x.mean, state["x"], task.num_event),
+            "count": state["count"] + 1,
+            "noise_var": learned_noise(task, linear, before.var, noise),
+            **pack(prior),
+        }
+        return new
+
+    def read(self, state: State, obs: Observation) -> Estimate:
+        task = problem(obs, self.prior)
+        r, x = Gaussian(state["r"], state["r_var"]), Gaussian(state["x"], state["v"])
+        info = {"coefficients": x, "pseudo_observation": r, "prior": unpack(self.prior, state, task)}
+        return Estimate(channel_belief(task, r, x, noise_of(state, obs)), {**info, **noise_info(state, obs)})
+
+    def _average(self, var: Tensor, task: Problem) -> Tensor:
+        axes = task.event() if self.average_axes is None else self.average_axes
+        return var.mean(axes, keepdim=True) if axes else var
+
+
+def _surprise(task: Problem, state: State, noise_var: Tensor) -> Tensor:
+    """Factor by which v_pri is too small: energy of y - A x_pri over what s2 and v_pri promise, 1 unless > SURPRISE.
+
+    Finite sizes let v_pri shrink below the true error of x_pri, and the exchange then diverges; y tells. Where the
+    promise holds nothing changes. The measured form alone is Ma & Ping's estimator, their eq. (31).
+    """
+    axes = task.out_event()
+    residual = (task.y - task.op.apply(state["x_pri"])).abs().square().sum(axes)
+    promised = task.op.abs2().apply(state["v_pri"].expand(state["x_pri"].shape)).sum(axes)
+    noise = noise_var.expand(*residual.shape, *task.op.out_shape).sum(axes)
+    factor = (residual - noise) / promised.clamp_min(torch.finfo(promised.dtype).tiny)
+    surprised = (residual > SURPRISE * (promised + noise)) & (state["count"] > 0)
+    return torch.where(surprised, factor, 1.0)[(..., *(None,) * task.num_event)]
+
+
+def extrinsic(after: Gaussian, before: Gaussian) -> Gaussian:
+    """What the step from `before` to `after` added: after / before, never wider than WIDEST times `after`."""
+    tiny = torch.finfo(after.var.dtype).tiny
+    after_var = torch.minimum(after.var, before.var).clamp_min(tiny)
+    # 1/after - 1/before without the difference of two large numbers
+    ratio = ((before.var - after_var) / before.var.clamp_min(tiny)).clamp_min(1 / WIDEST)
+    mean = (after.mean - (1 - ratio) * before.mean) / ratio
+    return Gaussian(mean, after_var / ratio)

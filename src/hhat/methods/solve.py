@@ -1,0 +1,110 @@
+"""`solve`, the only loop over iterations, and `track`, the only loop over slots."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hhat.methods.base import Method
+from hhat.random import generator
+from hhat.types import Estimate, Gaussian, Observation, Slot, State, Status
+
+
+def solve(
+    method: Method,
+    obs: Observation,
+    max_steps: int | None = None,
+    tol: float | None = None,
+    gen: torch.Generator | None = None,
+) -> Estimate:
+    """Estimate the channel of every batch item: init, steps until each item converges, read.
+
+    Converged items freeze, so that a batch gives what its items give alone. An item whose input or iteration is not
+    finite keeps its last finite state, with status NONFINITE; an item whose y is not finite gets mean 0 and
+    infinite variance.
+    max_steps, tol: override the method's own; gen: for methods that draw (default: a fixed labelled generator).
+    """
+    method, chosen = method.resolve(obs)
+    limit = method.max_steps if max_steps is None else max_steps
+    tol = method.tol if tol is None else tol
+    if limit < 1:
+        raise ValueError(f"max_steps: expected at least 1, got {limit}")
+    batch = obs.batch_shape
+    shape = tuple(obs.op.out_shape)
+    lost = ~_finite(obs.y.expand(*batch, *shape), batch)
+    if bool(lost.any()):
+        mask = lost.reshape(*batch, *(1,) * len(shape))
+        clean = obs.y.expand(*batch, *shape).masked_fill(mask, 0)
+        obs = Observation(clean, obs.op, obs.noise_var, obs.axes)
+
+    state = method.init(obs, gen if gen is not None else generator("solve"))
+    status = torch.full(batch, int(Status.RUNNING), dtype=torch.int8, device=obs.y.device)
+    status = status.masked_fill(lost, int(Status.NONFINITE))
+    steps = torch.zeros(batch, dtype=torch.int32, device=obs.y.device)
+    for count in range(1, limit + 1):
+        running = status == Status.RUNNING
+        new = method.step(state, obs)
+        broken = running & ~_finite_state(new, batch)
+        live = running & ~broken
+        state = new if bool(live.all()) else _merge(state, new, live)
+        steps = steps + running.int()
+        status = status.masked_fill(broken, int(Status.NONFINITE))
+        if tol is not None:
+            status = status.masked_fill(live & (state["change"] <= tol), int(Status.OK))
+        elif count == limit:
+            status = status.masked_fill(live, int(Status.OK))
+        if not bool((status == Status.RUNNING).any()):
+            break
+    status = status.masked_fill(status == Status.RUNNING, int(Status.MAX_STEPS))
+    est = _marked(method.read(state, obs), status, lost, steps)
+    return replace(est, info={**est.info, **chosen})
+
+
+def track(
+    method: Method, slots: Iterable[Slot | Observation], state: State | None = None
+) -> Iterator[tuple[State, Estimate]]:
+    """Fold a method over slots: yields (state, estimate) per slot. A saved state resumes where it stopped."""
+    for slot in slots:
+        obs = slot.obs if isinstance(slot, Slot) else slot
+        method, _ = method.resolve(obs)
+        state = method.step(method.init(obs, generator("track")) if state is None else state, obs)
+        yield state, method.read(state, obs)
+
+
+def _marked(est: Estimate, status: Tensor, lost: Tensor, steps: Tensor) -> Estimate:
+    mean, var = est.belief.mean, est.belief.var
+    bad = ~(_finite(mean, status.shape))
+    status = status.masked_fill(bad, int(Status.NONFINITE))
+    wipe = lost | bad
+    if bool(wipe.any()):
+        mask = wipe.reshape(*status.shape, *(1,) * (mean.ndim - status.ndim))
+        var = var.expand(mean.shape).masked_fill(mask, torch.inf)
+        mean = mean.masked_fill(mask, 0)
+    return Estimate(Gaussian(mean, var), {**est.info, "steps": steps}, status)
+
+
+def _finite(x: Tensor, batch: tuple[int, ...] | torch.Size) -> Tensor:
+    """Per batch item: are all entries finite? x has the batch axes in front (they broadcast to `batch`)."""
+    good = torch.isfinite(x)
+    good = good.flatten(len(batch)).all(-1) if good.ndim > len(batch) else good
+    return good.expand(batch)
+
+
+def _finite_state(state: State, batch: tuple[int, ...]) -> Tensor:
+    good: Tensor | None = None
+    for value in state.values():
+        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
+            now = _finite(value, batch)
+            good = now if good is None else good & now
+    return torch.ones(batch, dtype=torch.bool) if good is None else good
+
+
+def _merge(old: State, new: State, live: Tensor) -> State:
+    merged = {}
+    for name, value in new.items():
+        if isinstance(value, Tensor) and isinstance(old.get(name), Tensor):
+            mask = live.reshape(*live.shape, *(1,) * (value.ndim - live.ndim))
+            value = torch.where(mask, value, old[name])
+        merged[name] = value
+    return merged

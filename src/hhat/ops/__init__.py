@@ -1,0 +1,26 @@
+"""The world's linear maps and the exact Gaussian posterior through them. Knows y = A x, nothing else."""
+
+from hhat.ops.base import Adjoint, LinearOp
+from hhat.ops.compose import Compose
+from hhat.ops.dense import Dense, Steering
+from hhat.ops.elementary import Diagonal, Fourier, Identity, Select
+from hhat.ops.posterior import Posterior, condition, posterior
+from hhat.ops.structured import BlockDiag, Kron, Stack
+
+__all__ = [
+    "Adjoint",
+    "BlockDiag",
+    "Compose",
+    "Dense",
+    "Diagonal",
+    "Fourier",
+    "Identity",
+    "Kron",
+    "LinearOp",
+    "Posterior",
+    "Select",
+    "Stack",
+    "Steering",
+    "condition",
+    "posterior",
+]

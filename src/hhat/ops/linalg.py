@@ -1,0 +1,79 @@
+"""Small factorisations, guarded: one thread (complex LAPACK on small batches can be hundreds of times slower on
+two), failures as NaN that `solve` turns into a status, never as an exception from the middle of a batch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def one_thread(matrix: Tensor) -> Iterator[None]:
+    """LAPACK on the CPU runs on one thread inside; large matrices and other devices are left alone."""
+    threads = torch.get_num_threads()
+    if matrix.device.type != "cpu" or threads == 1 or max(matrix.shape[-2:]) > 512:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """Lower factor of Hermitian positive definite matrices; NaN where one is not, or is not finite."""
+    with one_thread(matrix):
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+    return torch.where((failed != 0)[..., None, None], torch.nan, factor)
+
+
+def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin SVD (U, s, V^H); NaN for items that are not finite (LAPACK would raise for the whole batch)."""
+    good = torch.isfinite(matrix).all(-1).all(-1)
+    with one_thread(matrix):
+        u, s, vh = torch.linalg.svd(torch.where(good[..., None, None], matrix, 0), full_matrices=False)
+    bad = ~good[..., None]
+    return u.masked_fill(bad[..., None], torch.nan), s.masked_fill(bad, torch.nan), vh
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (ascending, clamped at 0) and vectors of the Hermitian part of a positive semidefinite matrix."""
+    with one_thread(matrix):
+        values, vectors = torch.linalg.eigh((matrix + matrix.mH) / 2)
+    return values.clamp_min(0), vectors
+
+
+def matvec(matrix: Tensor, x: Tensor) -> Tensor:
+    """matrix (*b, m, n) times vectors x (*b', n), the batch axes broadcast.
+
+    An axis over which the matrix is shared becomes the columns of one product instead of many small ones.
+    """
+    if matrix.ndim == 2:
+        return x @ matrix.mT
+    if matrix.shape[-3] == 1 and x.ndim >= 2:
+        return x @ matrix.squeeze(-3).mT
+    return (matrix @ x[..., None])[..., 0]
+
+
+def solve_lower(factor: Tensor, x: Tensor) -> Tensor:
+    """factor^-1 x for a lower factor (*b, m, m) and vectors x (*b', m); shared factors solve all columns at once."""
+    if factor.ndim == 2 or (factor.shape[-3] == 1 and x.ndim >= 2):
+        shared = factor if factor.ndim == 2 else factor.squeeze(-3)
+        rows = x if x.ndim >= 2 else x[None]
+        if shared.ndim == 2:
+            flat = rows.reshape(-1, rows.shape[-1])
+            return torch.linalg.solve_triangular(shared, flat.mT, upper=False).mT.reshape(x.shape)
+        return torch.linalg.solve_triangular(shared, rows.mT, upper=False).mT
+    return torch.linalg.solve_triangular(factor, x[..., None], upper=False)[..., 0]
+
+
+def per_axis(tensor: Tensor, num_event: int, shape: tuple[int, ...]) -> Tensor:
+    """Give a broadcasting tensor its `num_event` event axes, each of size 1 (shared) or that of `shape`."""
+    if tensor.ndim < num_event:
+        tensor = tensor.reshape((1,) * (num_event - tensor.ndim) + tuple(tensor.shape))
+    event = tensor.shape[tensor.ndim - num_event :]
+    if any(have not in (1, want) for have, want in zip(event, shape, strict=True)):
+        raise ValueError(f"expected a tensor that broadcasts to (*batch, {shape}), got {tuple(tensor.shape)}")
+    return tensor

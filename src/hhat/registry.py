@@ -1,0 +1,112 @@
+"""Every name a user can write, one lazy line each: name -> (where, what it is, source).
+
+Nothing is imported until a name is asked for, so that `hhat list` and `hhat --help` need no torch.
+"""
+
+import importlib
+import inspect
+from typing import Any, NamedTuple
+
+
+class Entry(NamedTuple):
+    target: str
+    summary: str
+    source: str
+
+
+METHODS = {
+    "ls": Entry("hhat.methods.linear:LeastSquares", "minimum-norm least squares", "textbook"),
+    "rls": Entry("hhat.methods.linear:rls", "ridge: LMMSE for a white channel of learned power", "textbook"),
+    "lmmse": Entry(
+        "hhat.methods.linear:Lmmse", "Bayes-optimal linear estimate under a Gaussian prior", "Kay 1993, ch. 12"
+    ),
+    "lasso": Entry("hhat.methods.sparse:Lasso", "l1 least squares by FISTA, complex", "Beck & Teboulle 2009"),
+    "omp": Entry("hhat.methods.sparse:Omp", "orthogonal matching pursuit, batched", "Tropp & Gilbert 2007"),
+    "gamp": Entry(
+        "hhat.methods.amp:Gamp", "GAMP; EM-GM-AMP with the learnable mixture", "Rangan 2011; Vila & Schniter 2013"
+    ),
+    "oamp": Entry(
+        "hhat.methods.oamp:Oamp", "orthogonal AMP with the LMMSE step (VAMP)", "Ma & Ping 2017; Rangan et al. 2019"
+    ),
+    "sbl": Entry(
+        "hhat.methods.sbl:Sbl", "sparse Bayesian learning, variances tied over axes", "Tipping 2001; Wipf & Rao 2004"
+    ),
+    "auto": Entry("hhat.methods.auto:Auto", "picks prior and solver by what the observation holds", "hhat"),
+}
+PRIORS = {
+    "gauss": Entry("hhat.priors.gauss:Gauss", "CN(mean, var) per coefficient, in any basis", "textbook"),
+    "covariance": Entry("hhat.priors.gauss:covariance", "full or Kronecker covariance, with shrinkage", "textbook"),
+    "bernoulli-gauss": Entry(
+        "hhat.priors.mixture:bernoulli_gauss", "zero or CN(0, var), EM-learnable", "Vila & Schniter 2011"
+    ),
+    "gauss-mixture": Entry(
+        "hhat.priors.mixture:gauss_mixture", "K complex Gaussians, EM-learnable", "Vila & Schniter 2013"
+    ),
+}
+OPERATORS = {
+    name: Entry(f"hhat.ops:{name}", summary, "textbook")
+    for name, summary in {
+        "Identity": "the channel itself is seen",
+        "Dense": "any matrix, batched",
+        "Diagonal": "entry by entry: pilots per subcarrier, antenna gains",
+        "Kron": "Y = left X right^T, axis by axis",
+        "BlockDiag": "one block per subcarrier or unit",
+        "Stack": "several views of one channel",
+        "Fourier": "unitary DFT",
+        "Steering": "exp(j 2 pi position coordinate): angle or delay dictionary",
+        "Select": "some entries: combs, hops, lost tones",
+        "Compose": "one after the other",
+    }.items()
+}
+SCENARIOS = {
+    "sparse-angular": Entry(
+        "hhat.scenarios.toy:SparseAngular", "few random angles, coefficients Bernoulli-Gauss", "hhat"
+    ),
+    "cdl": Entry(
+        "hhat.scenarios.cdl:Cdl", "3GPP CDL-A..E, single-polarised ULAs, 1,000+ channels/s", "TR 38.901 tables 7.7.1"
+    ),
+    "cdl-sionna": Entry("hhat.scenarios.cdl_sionna:CdlSionna", "3GPP CDL-A..E by Sionna's general model", "Sionna 2"),
+    "ofdm": Entry("hhat.scenarios.ofdm:Ofdm", "few antennas, many subcarriers, exponential delays", "hhat"),
+}
+EXPERIMENTS = {
+    "start/demo": Entry(
+        "hhat.experiments.start_demo:EXPERIMENT", "NMSE and calibration against SNR, CDL-C 64x16", "hhat"
+    ),
+    "engine/throughput": Entry("hhat.experiments.engine_throughput:EXPERIMENT", "channels/s of every method", "hhat"),
+}
+FORMATS = {
+    "hhat.capture/1": Entry("hhat.io.capture:read", "HDF5, the project's own schema (.h5)", "docs/conventions.md"),
+    "npz": Entry("hhat.io.arrays:read_npz", "NumPy archive, never unpickled (.npz)", "NumPy"),
+    "matlab": Entry("hhat.io.arrays:read_mat", "MATLAB v5 and v7.3 (.mat)", "MathWorks"),
+    "renew": Entry("hhat.io.renew:read_renew", "RENEW over-the-air uplink training symbols (.mat)", "RENEWLab"),
+    "csi": Entry("hhat.io.csi:read_csi", "Intel 5300 and Atheros logs (.dat), extra [captures]", "csiread"),
+}
+KINDS = {
+    "methods": METHODS,
+    "priors": PRIORS,
+    "operators": OPERATORS,
+    "impairments": {},
+    "scenarios": SCENARIOS,
+    "experiments": EXPERIMENTS,
+    "models": {},
+    "formats": FORMATS,
+}
+
+
+def load(kind: str, name: str) -> Any:
+    """The class or function behind a registered name; ValueError lists the names there are."""
+    table = KINDS[kind]
+    if name not in table:
+        raise ValueError(f"unknown {kind.rstrip('s')} '{name}'; there are: {' '.join(sorted(table))}")
+    module, attribute = table[name].target.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def build(kind: str, name: str, settings: dict[str, Any]) -> Any:
+    """Call what stands behind a name with settings; an unknown setting is refused with the list of known ones."""
+    target = load(kind, name)
+    known = inspect.signature(target).parameters
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(f"{name}: unknown setting '{unknown[0]}'; there are: {' '.join(known) or 'none'}")
+    return target(**settings)

@@ -1,0 +1,1 @@
+"""Truth and observation together: what a method is tried on."""
