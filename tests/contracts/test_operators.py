@@ -8,16 +8,18 @@ import torch
 from hhat import registry
 from hhat.ops import Adjoint, Dense, Identity, LinearOp, posterior
 from hhat.ops.compose import Compose
+from hhat.ops.elementary import Average
 from hhat.ops.pinv import pinv, squared_norm
 from hhat.random import complex_normal, generator
 from hhat.types import Gaussian
 
-NAMES = [*registry.OPERATORS, "Adjoint"]
+NAMES = [*registry.OPERATORS, "Adjoint", "Average"]
 TOLERANCE = {torch.complex64: 2e-5, torch.complex128: 1e-12}
 
 
 def example(name: str, dtype: torch.dtype) -> LinearOp:
-    kind = Adjoint if name == "Adjoint" else registry.load("operators", name)
+    inner = {"Adjoint": Adjoint, "Average": Average}
+    kind = inner[name] if name in inner else registry.load("operators", name)
     return kind.example(generator("contract", name)).to(dtype)
 
 

@@ -1,12 +1,13 @@
 """NumPy and MATLAB files under the schema's names give the same Slot as the HDF5 capture."""
 
-import h5py
 import numpy as np
 import pytest
 import scipy.io
 import torch
 
 from hhat.io import batches, read, repeats
+from hhat.io.matlab5 import Reader
+from tests.units.io_files import save_v73
 
 RNG = np.random.default_rng(4)
 
@@ -41,24 +42,6 @@ def save(path, form, variables):
     else:
         save_v73(path, variables)
     return path
-
-
-def save_v73(path, variables):
-    """What MATLAB writes with -v7.3: a 512-byte header, axes reversed, complex as pairs, text as UTF-16 codes."""
-    with h5py.File(path, "w", userblock_size=512) as file:
-        for name, value in variables.items():
-            if isinstance(value, str):
-                data = np.array([[ord(c)] for c in value], np.uint16)
-                file.create_dataset(name, data=data).attrs["MATLAB_class"] = np.bytes_("char")
-                continue
-            array = np.atleast_2d(np.asarray(value)).T
-            if array.dtype.kind == "c":
-                pair = np.empty(array.shape, [("real", array.real.dtype), ("imag", array.real.dtype)])
-                pair["real"], pair["imag"] = array.real, array.imag
-                array = pair
-            file.create_dataset(name, data=array).attrs["MATLAB_class"] = np.bytes_("double")
-    with open(path, "r+b") as raw:
-        raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(128))
 
 
 FORMS = [("npz", "x.npz"), ("v5", "x.mat"), ("v7.3", "x.mat"), ("v7.3", "x.dat")]
@@ -134,3 +117,31 @@ def test_real_pilots_are_taken_as_complex(tmp_path):
 def test_trailing_axes_of_size_one_come_back_where_matlab_drops_them(tmp_path):
     scipy.io.savemat(tmp_path / "x.mat", {"y": draw(5, 3), "pilots": np.ones((1, 1)), "y_axes": "batch rx_ant pilot"})
     assert read(tmp_path / "x.mat").obs.y.shape == (5, 3, 1)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", "<c8", "<c16", "<i2", "<u8", "<i4"])
+def test_every_matlab_number_is_read_as_scipy_reads_it(dtype, compress, tmp_path):
+    values = (np.arange(24).reshape(2, 3, 4) * (1 - 2j if "c" in dtype else 1)).astype(dtype)
+    scipy.io.savemat(tmp_path / "x.mat", {"truth_x": values, "text": "abc"}, do_compression=compress)
+    found = {
+        v.name: Reader.values(reader, v) for reader in [Reader(tmp_path / "x.mat", 1e6)] for v in reader.variables()
+    }
+    expected = scipy.io.loadmat(tmp_path / "x.mat")
+    assert np.array_equal(found["truth_x"], expected["truth_x"]) and found["truth_x"].dtype == expected["truth_x"].dtype
+    assert str(found["text"]) == "abc"
+
+
+def test_matlab_stores_small_whole_numbers_in_fewer_bytes(tmp_path):
+    # by hand, as MATLAB does and SciPy does not: a big-endian file, class double, stored as uint8
+    def element(kind, body):
+        return kind.to_bytes(4, "big") + len(body).to_bytes(4, "big") + body + bytes(-len(body) % 8)
+
+    flags = element(6, (6 | 0x800).to_bytes(4, "big") + bytes(4))
+    shape = element(5, b"".join(size.to_bytes(4, "big") for size in (2, 3)))
+    name = (1 << 16 | 1).to_bytes(4, "big") + b"y\0\0\0"
+    matrix = element(14, flags + shape + name + element(2, bytes([1, 2, 3, 4, 5, 6])) + element(2, bytes([7] * 6)))
+    (tmp_path / "x.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI" + matrix)
+    (variable,) = Reader(tmp_path / "x.mat", 1e6).variables()
+    y = Reader(tmp_path / "x.mat", 1e6).values(variable)
+    assert np.array_equal(y, np.array([[1, 3, 5], [2, 4, 6]]) + 7j)

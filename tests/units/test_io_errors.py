@@ -317,7 +317,7 @@ def test_a_truncated_matlab_file(tmp_path):
 
 def test_a_matlab_matrix_beyond_the_limit(tmp_path):
     scipy.io.savemat(tmp_path / "x.mat", {"y": Y, "pilots": X})
-    refused(tmp_path / "x.mat", "y: declares 1.44 kB, more than the limit of 1 kB", max_bytes=1000)
+    refused(tmp_path / "x.mat", "y: declares 720 bytes, more than the limit of 500 bytes", max_bytes=500)
 
 
 def test_one_row_of_matlab_pilots_must_say_what_it_is(tmp_path):

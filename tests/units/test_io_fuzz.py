@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -13,6 +14,7 @@ from hhat.io.inspect import describe
 from hhat.ops import BlockDiag, Dense, Diagonal, Identity, Kron
 from hhat.random import complex_normal, generator
 from hhat.types import About, Channel, Observation, Slot
+from tests.units.io_files import save_v73
 
 ROUNDS = 150
 GEN = generator("fuzz")
@@ -46,6 +48,20 @@ def mat_compressed(path):
     scipy.io.savemat(path, {"y": y, "pilots": y[0], "y_axes": "batch rx_ant pilot"}, do_compression=True)
 
 
+def mat_73(path):
+    y = np.exp(1j * np.arange(24.0)).reshape(3, 2, 4)
+    save_v73(path, {"y": y, "pilots": y[0], "y_axes": "batch rx_ant pilot"})
+
+
+def other_hdf5(path):
+    """As a user's own program writes it: compressed, text in HDF5's heap."""
+    y = np.exp(1j * np.arange(24.0)).reshape(3, 2, 4)
+    with h5py.File(path, "w") as file:
+        file.attrs["schema"], file.attrs["source"] = "hhat.capture/1", "a program"
+        file.create_dataset("y", data=y, chunks=(1, 2, 4), compression="gzip").attrs["axes"] = "batch rx_ant pilot"
+        file.create_dataset("pilots", data=y[0]).attrs["axes"] = ["tx_ant", "pilot"]
+
+
 def log(path):
     pytest.importorskip("csiread", reason="the extra [captures] is not installed")
     head = bytes(8) + bytes([3, 2, 40, 41, 42, 171, 30, 36]) + (372).to_bytes(2, "little") + b"\x00\x01"
@@ -53,7 +69,16 @@ def log(path):
     path.write_bytes((len(record).to_bytes(2, "big") + record) * 4)
 
 
-MAKERS = {"a.h5": pilots, "b.h5": tree, "c.npz": npz, "d.mat": mat, "e.mat": mat_compressed, "f.dat": log}
+MAKERS = {
+    "a.h5": pilots,
+    "b.h5": tree,
+    "c.npz": npz,
+    "d.mat": mat,
+    "e.mat": mat_compressed,
+    "f.dat": log,
+    "g.mat": mat_73,
+    "h.h5": other_hdf5,
+}
 
 
 def spoil(data: bytes, rng: random.Random) -> bytes:

@@ -18,7 +18,7 @@ from hhat.io import hdf5
 from hhat.io.errors import InputError, PathType, foreign_reader
 from hhat.io.fields import ARRAYS, MAX_BYTES, Contents, Field, check_size, in_memory, size_text
 from hhat.io.matlab5 import Reader
-from hhat.io.root import GEOMETRY, Root, axes_of, has_unit
+from hhat.io.root import GEOMETRY, Root, axes_of, has_unit, text_of
 
 TRUTH = "truth_"
 LARGEST_CODE_POINT = 0x10FFFF
@@ -71,20 +71,24 @@ def opened_mat5(path: PathType, max_bytes: float | int = MAX_BYTES) -> Iterator[
 def opened_mat73(path: PathType, max_bytes: float | int = MAX_BYTES) -> Iterator[Contents]:
     """A MATLAB v7.3 file (HDF5 with the axes reversed and complex numbers as pairs) as contents."""
     with hdf5.opened(path) as file:
+        held = {name: item for name, item in hdf5.members(path, file) if "/" not in name and name[:1] != "#"}
+        foreign = not any(_wanted(name) for name in held)
         variables: dict[str, np.ndarray] = {}
-        for name, item in hdf5.members(path, file):
-            if "/" in name or name.startswith("#"):
+        for name, item in held.items():
+            if not _wanted(name) and not foreign:
                 continue
-            if not isinstance(item, h5py.Dataset) or item.dtype.kind == "O":
-                if _wanted(name):
-                    raise InputError(path, "is a MATLAB struct or cell, expected numbers", name)
-                continue
+            with foreign_reader(path, "reading the header", name):
+                is_number = isinstance(item, h5py.Dataset) and hdf5.number_type(item.dtype) is not None
+            if not is_number:
+                if foreign:
+                    continue
+                raise InputError(path, "is a MATLAB struct or cell, expected numbers", name)
             field = hdf5.field_of(path, name, item, None, flip=True)
             check_size(path, name, field.shape, field.dtype.itemsize, max_bytes)
+            if field.attributes.get("MATLAB_empty"):
+                raise InputError(path, "0 snapshots: MATLAB's empty array", name)
             value = field.load(None, None)
-            if field.attributes.get("MATLAB_empty", 0):
-                value = np.zeros(tuple(value.reshape(-1).astype(np.int64).tolist())[:8], np.complex64)
-            variables[name] = _text(value) if field.attributes.get("MATLAB_class") == b"char" else value
+            variables[name] = _text(value) if text_of(field.attributes.get("MATLAB_class")) == "char" else value
         yield _matlab(path, variables, max_bytes)
 
 

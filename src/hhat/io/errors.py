@@ -16,7 +16,8 @@ class InputError(ValueError):
 
     def __init__(self, path: PathType, problem: str, field: str | None = None):
         where = f"{path}: {field}" if field else f"{path}"
-        super().__init__(" ".join(f"{where}: {problem}".split()))
+        text = " ".join(f"{where}: {problem}".split())
+        super().__init__(text.encode("utf-8", "replace").decode())
 
 
 @contextmanager

@@ -17,6 +17,11 @@ MAX_OBJECTS = 20_000
 """Most groups and datasets that are looked at; a file with linked circles of groups never ends."""
 
 MAX_DEPTH = 40
+MAX_ATTRIBUTE_BYTES = 1 << 24
+"""Larger attributes are left unread: positions of a million elements fit."""
+MAX_TEXTS = 1000
+"""Most strings in one attribute."""
+_TEXT_OR_NUMBER = (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)
 _HEAP = b"GCOL\x01\0\0\0"
 _HEAP_HEADER = 16
 
@@ -42,6 +47,8 @@ def members(path: PathType, group: h5py.Group, prefix: str = "", depth: int = 0)
     with foreign_reader(path, "listing the group", prefix or "/"):
         keys = list(group.keys())
     for key in keys:
+        if not isinstance(key, str):
+            raise InputError(path, f"the name {key!r} is not text", prefix or "/")
         name = f"{prefix}/{key}" if prefix else key
         with foreign_reader(path, "reading the header", name):
             link = group.get(key, getlink=True)
@@ -55,11 +62,21 @@ def members(path: PathType, group: h5py.Group, prefix: str = "", depth: int = 0)
             yield from members(path, item, name, depth + 1)
 
 
-def attributes(path: PathType, item: Any, name: str) -> dict[str, Any]:
-    """All attributes that can be read as text or numbers; others (references, ...) are left out."""
+def attributes(path: PathType, item: h5py.HLObject, name: str) -> dict[str, Any]:
+    """The attributes that are text or numbers. Others (references, sequences, ...) are left out unread: HDF5 does
+    not survive broken ones."""
+    found: dict[str, Any] = {}
     with foreign_reader(path, "reading the attributes", name):
-        found = {key: item.attrs[key] for key in item.attrs}
-    return {k: v for k, v in found.items() if not isinstance(v, h5py.Empty | h5py.Reference | h5py.RegionReference)}
+        for key in item.attrs:
+            attribute = item.attrs.get_id(key)
+            kind, shape = attribute.get_type(), attribute.shape
+            if not isinstance(key, str) or shape is None or kind.get_class() not in _TEXT_OR_NUMBER:
+                continue
+            size = math.prod(shape)
+            texts = size if kind.get_class() == h5py.h5t.STRING else 0
+            if size * kind.get_size() <= MAX_ATTRIBUTE_BYTES and texts <= MAX_TEXTS:
+                found[key] = item.attrs[key]
+    return found
 
 
 def field_of(
@@ -67,7 +84,7 @@ def field_of(
 ) -> Field:
     """A dataset as a `Field`, its stored size checked first. flip: MATLAB v7.3 stores the axes in reverse."""
     with foreign_reader(path, "reading the header", name):
-        shape, dtype = dataset.shape, _number_type(dataset.dtype)
+        shape, dtype = dataset.shape, number_type(dataset.dtype)
     if shape is None or dtype is None:
         raise InputError(
             path, f"expected numbers, got {dataset.dtype if shape is not None else 'an empty dataset'}", name
@@ -87,7 +104,7 @@ def field_of(
     return Field(shape[::-1] if flip else shape, dtype, load, axes, own)
 
 
-def _number_type(dtype: np.dtype) -> np.dtype | None:
+def number_type(dtype: np.dtype) -> np.dtype | None:
     """Element type as NumPy sees it after reading; MATLAB's (real, imag) pairs are complex; None for the rest."""
     if dtype.names == ("real", "imag"):
         real = dtype["real"]

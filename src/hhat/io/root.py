@@ -96,7 +96,8 @@ def text_of(value: Any) -> str | None:
         value = value.reshape(-1)[0]
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return str(value) if isinstance(value, str) else None
+    # HDF5 text that is not UTF-8 comes with lone surrogates, which cannot be printed
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
 def axes_of(path: PathType, name: str, value: Any) -> tuple[str, ...] | None:

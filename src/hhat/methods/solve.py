@@ -38,13 +38,13 @@ def solve(
         clean = obs.y.expand(*batch, *shape).masked_fill(mask, 0)
         obs = Observation(clean, obs.op, obs.noise_var, obs.axes)
 
-    state = method.init(obs, gen if gen is not None else generator("solve"))
+    state = _settled(method.init(obs, gen if gen is not None else generator("solve")))
     status = torch.full(batch, int(Status.RUNNING), dtype=torch.int8, device=obs.y.device)
     status = status.masked_fill(lost, int(Status.NONFINITE))
     steps = torch.zeros(batch, dtype=torch.int32, device=obs.y.device)
     for count in range(1, limit + 1):
         running = status == Status.RUNNING
-        new = method.step(state, obs)
+        new = _settled(method.step(state, obs))
         broken = running & ~_finite_state(new, batch)
         live = running & ~broken
         state = new if bool(live.all()) else _merge(state, new, live)
@@ -68,7 +68,8 @@ def track(
     for slot in slots:
         obs = slot.obs if isinstance(slot, Slot) else slot
         method, _ = method.resolve(obs)
-        state = method.step(method.init(obs, generator("track")) if state is None else state, obs)
+        state = _settled(method.init(obs, generator("track")) if state is None else state)
+        state = _settled(method.step(state, obs))
         yield state, method.read(state, obs)
 
 
@@ -98,6 +99,11 @@ def _finite_state(state: State, batch: tuple[int, ...]) -> Tensor:
             now = _finite(value, batch)
             good = now if good is None else good & now
     return torch.ones(batch, dtype=torch.bool) if good is None else good
+
+
+def _settled(state: State) -> State:
+    """Tensors in one memory layout: a state from a file and one from the last step then give equal bits."""
+    return {k: v.contiguous() if isinstance(v, Tensor) else v for k, v in state.items()}
 
 
 def _merge(old: State, new: State, live: Tensor) -> State:

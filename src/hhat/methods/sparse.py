@@ -86,7 +86,7 @@ class Omp(Method):
     """Orthogonal matching pursuit: add the atom most correlated with the residual, refit, stop at the noise.
 
     An item stops when |residual|^2 <= (1 + 1/sqrt(M)) sum of the noise variances (its mean plus one standard
-    deviation), or at max_atoms (default: a quarter of min(M, N)). All items run at once; the refit is an orthogonal
+    deviation), or at max_atoms (default: a quarter of M, at most N). All items run at once; the refit is an orthogonal
     basis that grows by one column (modified Gram-Schmidt, twice). prior: only its basis is used.
     Source: Tropp & Gilbert, IEEE TIT 2007, algorithm 3; the growing factor as in Rubinstein et al. 2008.
     """
@@ -100,7 +100,7 @@ class Omp(Method):
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         task = problem(obs, self.prior)
         rows, columns = math.prod(task.op.out_shape), math.prod(task.op.in_shape)
-        most = max(1, min(rows, columns) // 4) if self.max_atoms is None else self.max_atoms
+        most = max(1, min(columns, rows // 4)) if self.max_atoms is None else self.max_atoms
         if not 1 <= most <= min(rows, columns):
             raise ValueError(f"omp: max_atoms: expected 1..{min(rows, columns)}, got {self.max_atoms}")
         batch, y = obs.batch_shape, obs.y
@@ -124,6 +124,10 @@ class Omp(Method):
         batch, count = obs.batch_shape, state["count"]
         most = state["atoms"].shape[-1]
         residual = state["residual"]
+        noise = noise_of(state, obs)
+        total = noise.expand(*batch, *task.op.out_shape).flatten(len(batch))
+        limit = total.sum(-1) * (1 + total.shape[-1] ** -0.5)
+        live = residual.abs().square().sum(-1) > limit  # an item whose y is all noise takes no atom
         match = task.op.adjoint(residual.reshape(*batch, *task.op.out_shape)).flatten(len(batch))
         norms = task.op.abs2()
         weight = norms.adjoint(obs.y.real.new_ones(task.op.out_shape)).flatten(-task.num_event)
@@ -142,15 +146,12 @@ class Omp(Method):
         norm = rest.abs().square().sum(-1, keepdim=True).sqrt()
         unit = rest / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         value = (unit.conj() * residual).sum(-1)
-        here = torch.nn.functional.one_hot(count.clamp_max(most - 1), most)
+        here = torch.nn.functional.one_hot(count.clamp_max(most - 1), most) * live[..., None]
         mark = here.to(obs.y.dtype)
         r_column = torch.nn.functional.pad(overlap + again, (0, most - grown)) + norm * mark
         triangle = torch.where(here[..., None, :].bool(), r_column[..., :, None], state["triangle"])
-        fresh = residual - unit * value[..., None]
-        count = count + 1
-        noise = noise_of(state, obs)
-        total = noise.expand(*batch, *task.op.out_shape).flatten(len(batch))
-        limit = total.sum(-1) * (1 + total.shape[-1] ** -0.5)
+        fresh = torch.where(live[..., None], residual - unit * value[..., None], residual)
+        count = count + live.to(count.dtype)
         energy = fresh.abs().square().sum(-1)
         done = (energy <= limit) | (count >= most)
         return {
@@ -171,6 +172,10 @@ class Omp(Method):
         values = torch.where(taken, values, 0)
         x = values.new_zeros(*batch, math.prod(task.op.in_shape)).scatter_add(-1, state["atoms"], values)
         est = _none(task, x.reshape(*batch, *task.op.in_shape), state, obs)
+        if obs.noise_var is None:
+            free = (state["residual"].shape[-1] - state["count"]).clamp_min(1)
+            left = state["residual"].abs().square().sum(-1) / free
+            est.info["noise_var"] = left.reshape(*batch, *(1,) * len(task.op.out_shape))
         est.info["num_atoms"] = state["count"]
         return est
 

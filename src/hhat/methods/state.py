@@ -52,7 +52,7 @@ def load_state(path: str | os.PathLike[str]) -> State:
                 raise ValueError(f"state {path}: expected schema {SCHEMA}, got {header.get('schema')}")
             state: State = dict(header["scalars"])
             for name, dtype in header["dtypes"].items():
-                value = handle.get_tensor(name)
+                value = handle.get_tensor(name).clone()  # aligned memory: MKL's last bit depends on it
                 state[name] = torch.view_as_complex(value) if dtype.startswith("complex") else value
     except SafetensorError as error:
         raise ValueError(f"state {path}: not a readable safetensors file ({error})") from None

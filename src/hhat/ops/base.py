@@ -168,6 +168,9 @@ class Adjoint(LinearOp):
     def lift(self, count: int) -> LinearOp:
         return Adjoint(self.op.lift(count))
 
+    def abs2(self) -> LinearOp:
+        return Adjoint(self.op.abs2())
+
     @classmethod
     def example(cls, gen: torch.Generator) -> "Adjoint":
         from hhat.ops.dense import Dense

@@ -86,7 +86,15 @@ def compose(outer: LinearOp, inner: LinearOp) -> LinearOp:
     if isinstance(outer, Dense) and isinstance(inner, Diagonal):
         scale = inner.values.flatten(inner.values.ndim - inner.ndim)
         return Dense(outer.matrix * scale[..., None, :], inner.in_shape, outer.out_shape)
+    if isinstance(outer, Dense) and _transform(inner):
+        matrix = inner.adjoint(outer.matrix.conj()).conj()  # (U^H A^H)^H = A U
+        return Dense(matrix, out_shape=outer.out_shape, unitary=outer.unitary)
     return pair
+
+
+def _transform(op: LinearOp) -> bool:
+    """A DFT of one axis, or its inverse."""
+    return isinstance(op, Fourier) or (isinstance(op, Adjoint) and isinstance(op.op, Fourier))
 
 
 def _undo(outer: LinearOp, inner: LinearOp) -> bool:
@@ -105,7 +113,7 @@ def _onto_matrix(outer: LinearOp, inner: Dense) -> LinearOp | None:
         return Dense(scale[..., None] * inner.matrix, inner.in_shape, outer.out_shape)
     if isinstance(outer, Select):
         return Dense(inner.matrix.index_select(-2, outer.index.to(inner.matrix.device)), inner.in_shape)
-    if isinstance(outer, Fourier | Adjoint) and outer.is_unitary:
+    if _transform(outer):
         columns = outer.apply(inner.matrix.mT).mT
         return Dense(columns, inner.in_shape, unitary=inner.unitary)
     return None

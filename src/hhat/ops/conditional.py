@@ -161,9 +161,7 @@ class DenseSystem:
         s2 = torch.maximum(s2, RELATIVE_FLOOR[a.dtype] * signal).clamp_min(torch.finfo(v.dtype).tiny)
         if rows <= columns:
             av = a * v[..., None, :]
-            covariance = av @ a.mH
-            covariance = covariance + torch.diag_embed(s2).to(a.dtype)
-            factor = linalg.cholesky(covariance)
+            factor, s2 = _factor(av @ a.mH, s2, RELATIVE_FLOOR[a.dtype] * signal)
             seen = _whiten(factor, av if view is None else av @ view.mH)  # L^-1 A D B^H
             prior = v if view is None else (view.abs().square() * v[..., None, :]).sum(-1)
             var = prior - seen.abs().square().sum(-2)
@@ -188,6 +186,18 @@ class DenseSystem:
         whitened = _solve_upper(self.factor, z)
         distance = (y.conj() * (y - linalg.matvec(self.matrix, whitened)) / self.noise).real.sum(-1)
         return linalg.matvec(self.back, z), log_normal(num, self.log_det, distance.clamp_min(0))
+
+
+def _factor(signal: Tensor, s2: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky of signal + diag s2. Where round-off makes it indefinite, s2 is raised tenfold, at most three times."""
+    factor = linalg.cholesky(signal + torch.diag_embed(s2).to(signal.dtype))
+    for _ in range(3):
+        failed = torch.isnan(factor.diagonal(dim1=-2, dim2=-1).real).any(-1, keepdim=True)
+        if not bool(failed.any()):
+            break
+        s2 = torch.where(failed, 10 * torch.maximum(s2, floor), s2)
+        factor = linalg.cholesky(signal + torch.diag_embed(s2).to(signal.dtype))
+    return factor, s2
 
 
 def _whiten(factor: Tensor, matrix: Tensor) -> Tensor:

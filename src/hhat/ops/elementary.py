@@ -167,9 +167,40 @@ class Fourier(LinearOp):
     def adjoint(self, y: Tensor) -> Tensor:
         return torch.fft.ifft(y, norm="ortho")
 
+    def abs2(self) -> LinearOp:
+        return Average(self.size)
+
     def lift(self, count: int) -> LinearOp:
         return self
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "Fourier":
         return cls(5)
+
+
+@dataclass(frozen=True, eq=False)
+class Average(LinearOp):
+    """y_k = mean of x: the squared moduli of a unitary DFT."""
+
+    size: int
+
+    @property
+    def in_shape(self) -> Shape:
+        return (self.size,)
+
+    @property
+    def out_shape(self) -> Shape:
+        return (self.size,)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x.mean(-1, keepdim=True).expand(x.shape)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.apply(y)
+
+    def lift(self, count: int) -> LinearOp:
+        return self
+
+    @classmethod
+    def example(cls, gen: torch.Generator) -> "Average":
+        return cls(4)

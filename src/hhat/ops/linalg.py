@@ -50,6 +50,8 @@ def matvec(matrix: Tensor, x: Tensor) -> Tensor:
 
     An axis over which the matrix is shared becomes the columns of one product instead of many small ones.
     """
+    if not matrix.is_complex() and not x.is_complex():
+        matrix = matrix.to(x.dtype)  # squared moduli of operators that have no precision of their own
     if matrix.ndim == 2:
         return x @ matrix.mT
     if matrix.shape[-3] == 1 and x.ndim >= 2:

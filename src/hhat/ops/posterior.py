@@ -17,9 +17,9 @@ from hhat.types import Gaussian
 
 LARGEST_SYSTEM = 4096
 """Unknowns of the largest dense system that is factored (0.3 TFLOP); beyond it the structure must help."""
-LARGEST_SVD = 256
-"""A matrix with one prior and one noise variance is factored by SVD up to this size, so that later variances cost
-nothing; above it one Cholesky is cheaper than the SVD by more than the usual number of steps."""
+LARGEST_SVD = (256, 2048)
+"""A matrix with one prior and one noise variance per item is factored by SVD up to this size, so that other variances
+cost nothing: the smaller limit where all items share them (one Cholesky would do), the larger where they differ."""
 
 
 class Posterior(NamedTuple):
@@ -191,7 +191,8 @@ def _dense(op: LinearOp, v: Tensor, s2: Tensor, view: LinearOp | None) -> parts.
     matrix = op if isinstance(op, Dense) else cached(op, ("dense", dtype), lambda: Dense(op.dense(dtype)))
     view_matrix = None if view is None else view.dense(dtype)
     num_in, num_out = len(op.in_shape), len(op.out_shape)
-    if _shared(v, num_in) and _shared(s2, num_out) and min(rows, columns) <= LARGEST_SVD:
+    differ = v[(..., *(0,) * num_in)].numel() > 1 or s2[(..., *(0,) * num_out)].numel() > 1
+    if _shared(v, num_in) and _shared(s2, num_out) and min(rows, columns) <= LARGEST_SVD[differ]:
         one = (1,)
         inner: parts.Conditional = parts.Eigen.make(
             (matrix,),

@@ -119,12 +119,12 @@ def bernoulli_gauss(
 
 
 def gauss_mixture(
-    variances: Sequence[float] = (0.01, 0.3, 3.0, 20.0),
+    variances: Sequence[float] = (0.0, 0.01, 0.3, 3.0, 20.0),
     weights: Sequence[float] | None = None,
     basis: LinearOp | None = None,
     tied_axes: tuple[int, ...] | None = None,
     learnable: bool = True,
 ) -> Mixture:
-    """K zero-mean Gaussians; the default variances span 33 dB and EM fits them (with equal weights at the start)."""
+    """A zero and K zero-mean Gaussians (Vila & Schniter's form); the default variances span 33 dB, equal weights; EM fits."""
     weights = [1 / len(variances)] * len(variances) if weights is None else weights
     return Mixture(torch.tensor(weights), torch.tensor([float(v) for v in variances]), basis, tied_axes, learnable)

@@ -1,0 +1,76 @@
+"""One pass of a method over a file: what is asked for, and what adds up on the way."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hhat.methods.auto import Choice
+    from hhat.types import Estimate, Observation, Slot
+
+
+@dataclass
+class Tally:
+    """What a pass over the file adds up."""
+
+    items: int = 0
+    seconds: float = 0.0
+    status: dict[str, int] = field(default_factory=dict)
+    ratios: "list[Tensor]" = field(default_factory=list)
+    """||e||^2 / ||h||^2 per snapshot, batch by batch, where the file carries truth"""
+
+    def add(self, estimate: "Estimate", seconds: float) -> None:
+        self.items += max(1, estimate.status.numel())
+        self.seconds += seconds
+        for name, count in estimate.status_counts().items():
+            self.status[name] = self.status.get(name, 0) + count
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is estimated and how."""
+
+    file: Path
+    method: str
+    prior: str | None
+    settings: dict[str, Any]
+    seed: int
+    device: Any
+    max_bytes: float
+
+    def choice(self, slot: "Slot") -> "Choice":
+        from hhat.methods.defaults import choice_for
+
+        return choice_for(self.method, slot.obs, slot.about, self.prior, self.settings)
+
+    def solve(self, choice: "Choice", obs: "Observation", tally: Tally, *labels: str | int) -> "Estimate":
+        """One timed call; its answer is on the CPU."""
+        from dataclasses import replace
+
+        import torch
+
+        from hhat.methods.solve import solve
+        from hhat.random import generator
+        from hhat.types import Gaussian
+
+        obs = moved(obs, self.device)
+        started = time.perf_counter()
+        found = solve(choice.method, obs, gen=generator("estimate", self.seed, *labels))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        tally.add(found, time.perf_counter() - started)
+        belief = Gaussian(found.belief.mean.cpu(), found.belief.var.cpu())
+        return replace(found, belief=belief, status=found.status.cpu())
+
+
+def moved(obs: "Observation", device: Any) -> "Observation":
+    from hhat.types import Observation
+
+    if device.type == "cpu":
+        return obs
+    noise = None if obs.noise_var is None else obs.noise_var.to(device)
+    op: Any = obs.op
+    return Observation(obs.y.to(device), op.to(device), noise, obs.axes)

@@ -1,0 +1,98 @@
+"""A method by its name, set up for a given observation: the prior and the basis that fit the channel's axes."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from hhat import registry
+from hhat.methods.auto import Choice, basis_for
+from hhat.methods.base import Method
+from hhat.methods.sbl import Sbl, axis_numbers
+from hhat.priors.base import Prior
+from hhat.settings import typed
+from hhat.types import About, Observation
+
+DEFAULT_PRIOR = {
+    "lasso": "gauss",
+    "omp": "gauss",
+    "gamp": "gauss-mixture",
+    "oamp": "gauss-mixture",
+    "sbl": "gauss",
+}
+"""What a sparse method takes where no prior is named; lasso, omp and sbl use its basis alone."""
+FITTED = ("prior", "basis", "ndim")
+"""Settings that are made here and cannot be given."""
+
+
+def method_for(
+    name: str,
+    obs: Observation,
+    about: About | None = None,
+    prior_name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Method:
+    """`choice_for(...).method`: the registered method, set up for this observation."""
+    return choice_for(name, obs, about, prior_name, settings).method
+
+
+def choice_for(
+    name: str,
+    obs: Observation,
+    about: About | None = None,
+    prior_name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Choice:
+    """The registered method with the prior and basis that fit the observation's axes, and why these.
+
+    Delays for subcarriers, angles for arrays (`basis_for`). Without `prior_name` a sparse method takes its
+    DEFAULT_PRIOR; ls and rls take none, lmmse a white one of learned power, auto chooses itself.
+    about:    gives the tones' indices, where they are not contiguous
+    settings: of the method and of its prior, text or values; the method's name wins where both have it
+    Raises ValueError for unknown names and settings, with the list of known ones.
+    """
+    target = registry.load("methods", name)
+    takes = inspect.signature(target).parameters
+    if prior_name is not None and "prior" not in takes:
+        raise ValueError(f"{name}: takes no prior, got '{prior_name}'")
+    chosen = prior_name or DEFAULT_PRIOR.get(name)
+    prior_target = None if chosen is None else registry.load("priors", chosen)
+    theirs = () if prior_target is None else inspect.signature(prior_target).parameters
+    given = dict(settings or {})
+    used = getattr(target, "uses_prior", False)
+    known = [key for key in dict.fromkeys([*takes, *(theirs if used else ())]) if key not in FITTED]
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{name}: unknown setting '{key}'; there are: {' '.join(known) or 'none'}")
+    mine = {key: value for key, value in given.items() if key in takes}
+    tones = None if about is None else about.subcarriers
+    if "subcarriers" in takes:
+        mine.setdefault("subcarriers", tones)
+    why = "asked for"
+    if chosen is not None:
+        axes = obs.axes or ("ant",) * len(obs.op.in_shape)
+        basis, tied, words = basis_for(tuple(obs.op.in_shape), axes, tones)
+        defaults: dict[str, Any] = {"basis": basis} if "basis" in theirs else {}
+        if chosen == "gauss":
+            defaults |= {"learnable": True, "tied_axes": tied or None}
+        rest = {key: value for key, value in given.items() if key not in takes}
+        mine["prior"] = _prior(chosen, prior_target, obs, defaults | rest)
+        if isinstance(target, type) and issubclass(target, Sbl):
+            mine.setdefault("tied_axes", tied)
+        told = [f"prior {chosen}"] if used else []
+        why = "; ".join(["asked for", *told, *([words] if "basis" in theirs else [])])
+    return Choice(registry.build("methods", name, _named(name, target, mine)), name, why)
+
+
+def _prior(name: str, target: Any, obs: Observation, settings: dict[str, Any]) -> Prior:
+    if isinstance(settings.get("tied_axes"), str):
+        # priors know numbers alone, a user the names of axes
+        named = typed(Sbl, {"tied_axes": settings["tied_axes"]})["tied_axes"]
+        settings = settings | {"tied_axes": axis_numbers(named, obs, len(obs.op.in_shape))}
+    return registry.build("priors", name, _named(name, target, settings))
+
+
+def _named(name: str, target: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return typed(target, settings)
+    except ValueError as wrong:
+        raise ValueError(f"{name}: {wrong}") from None

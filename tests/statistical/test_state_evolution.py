@@ -1,0 +1,70 @@
+"""EM-GM-AMP and OAMP on the i.i.d. sparse case against state evolution, computed here from scratch.
+
+Model: y = A x + n, x Bernoulli-Gauss (10 %), N = 1024, M = 614. i.i.d. A with entries CN(0, 1/M):
+  v <- s2 + (N/M) mse(v);    row-orthonormal A, columns of energy M/N:    v <- (N/M) s2 + (N/M - 1) mmse',
+with mse the Bayes error of x from x + CN(0, v), by a Monte Carlo integral that uses none of the library's denoisers.
+"""
+
+import math
+
+import pytest
+import torch
+
+import hhat
+from hhat.ops import Dense
+from hhat.priors import bernoulli_gauss, gauss_mixture
+from hhat.random import complex_normal, generator
+from hhat.types import Observation
+
+COLUMNS, ROWS, ACTIVE = 1024, 614, 0.1
+
+
+def bayes_error(v: float) -> float:
+    """MMSE of a Bernoulli-Gauss entry (power 1) in CN(0, v), from the textbook posterior."""
+    gen = generator("bayes error")
+    num = 400_000
+    active = torch.rand(num, generator=gen) < ACTIVE
+    x = complex_normal((num,), gen, torch.complex128, 1 / ACTIVE) * active
+    r = x + complex_normal((num,), gen, torch.complex128, v)
+    wide, e = 1 / ACTIVE + v, r.abs().square()
+    odds = ACTIVE / (1 - ACTIVE) * v / wide * torch.exp((e / v - e / wide).clamp_max(600))
+    mean = odds / (1 + odds) * r / (ACTIVE * wide)
+    return float((mean - x).abs().square().mean())
+
+
+def fixed_point(noise_var: float, orthogonal: bool) -> float:
+    ratio, error = COLUMNS / ROWS, 1.0
+    v = 0.0
+    for _ in range(60):
+        if orthogonal:
+            extrinsic = 1 / max(1 / error - (1 / v if v else 0), 1e-9) if v else error
+            v = (ratio - 1) * extrinsic + ratio * noise_var
+        else:
+            v = noise_var + ratio * error
+        error = bayes_error(v)
+    return 10 * math.log10(error)
+
+
+@pytest.mark.parametrize("snr_db", [10.0, 20.0])
+@pytest.mark.parametrize(
+    ("name", "prior", "orthogonal"),
+    [
+        ("gamp", gauss_mixture(), False),
+        ("oamp", bernoulli_gauss(0.3), False),
+        ("oamp", bernoulli_gauss(0.3), True),
+    ],
+)
+def test_within_a_third_of_a_db_of_state_evolution(name, prior, orthogonal, snr_db):
+    gen = generator("state evolution", snr_db)
+    a = complex_normal((ROWS, COLUMNS), gen) / ROWS**0.5
+    if orthogonal:
+        a = torch.linalg.qr(a.mH)[0].mH.contiguous()
+    x = bernoulli_gauss(ACTIVE, learnable=False).sample((12, COLUMNS), gen)
+    noise_var = (1.0 if orthogonal else COLUMNS / ROWS) * 10 ** (-snr_db / 10)
+    y = x @ a.mT + complex_normal((12, ROWS), gen, var=noise_var)
+    est = hhat.solve(hhat.method(name, prior=prior), Observation(y, Dense(a), noise_var))
+    got = 10 * math.log10(float((est.belief.mean - x).abs().square().mean()))
+    assert abs(got - fixed_point(noise_var, orthogonal)) < 0.3
+    if name == "oamp":  # the learned law is of the family of the true one: its variance is right too
+        ratio = (est.belief.mean - x).abs().square().sum() / est.belief.var.sum()
+        assert abs(float(ratio) - 1) < 0.1
