@@ -76,10 +76,10 @@ EXPERIMENTS = {
 }
 FORMATS = {
     "hhat.capture/1": Entry("hhat.io.capture:read", "HDF5, the project's own schema (.h5)", "docs/conventions.md"),
-    "npz": Entry("hhat.io.arrays:read_npz", "NumPy archive, never unpickled (.npz)", "NumPy"),
-    "matlab": Entry("hhat.io.arrays:read_mat", "MATLAB v5 and v7.3 (.mat)", "MathWorks"),
-    "renew": Entry("hhat.io.renew:read_renew", "RENEW over-the-air uplink training symbols (.mat)", "RENEWLab"),
-    "csi": Entry("hhat.io.csi:read_csi", "Intel 5300 and Atheros logs (.dat), extra [captures]", "csiread"),
+    "npz": Entry("hhat.io.arrays:opened_npz", "NumPy archive, never unpickled (.npz)", "NumPy"),
+    "matlab": Entry("hhat.io.arrays:opened_mat5", "MATLAB v5 and v7.3 (.mat)", "MathWorks"),
+    "renew": Entry("hhat.io.renew:renew_variables", "RENEW over-the-air uplink training symbols (.mat)", "RENEWLab"),
+    "csi": Entry("hhat.io.csi:opened", "Intel 5300 and Atheros logs (.dat), extra [captures]", "csiread"),
 }
 KINDS = {
     "methods": METHODS,

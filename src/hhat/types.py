@@ -107,10 +107,12 @@ class Observation:
     def __init__(
         self,
         y: Tensor,
-        op: LinearMap,
+        op: Any,
         noise_var: Tensor | float | int | None = None,
         axes: tuple[str, ...] | None = None,
     ):
+        if not isinstance(op, LinearMap):
+            raise ValueError(f"op: expected an operator, e.g. Dense(matrix), got {type(op).__name__}")
         out_shape = tuple(op.out_shape)
         if not isinstance(y, Tensor) or not y.is_complex():
             got = getattr(y, "dtype", type(y).__name__)

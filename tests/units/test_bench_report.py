@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
-from bench_fakes import EXPERIMENT, Scaled, White
+
+from tests.units.bench_fakes import EXPERIMENT, Scaled, White
 
 pytest.importorskip("plotly", reason="reports need plotly: pip install hhat[report]")
 

@@ -8,14 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-import bench_fakes
 import pytest
 import torch
-from bench_fakes import EXPERIMENT
 
 from hhat.bench import run as runner
 from hhat.bench.experiment import Experiment, Profile, grid, score_nothing
 from hhat.bench.store import Store
+from tests.units import bench_fakes
+from tests.units.bench_fakes import EXPERIMENT
 
 KEYS = {"method", "point", "metric", "value", "low", "high", "n", "seconds", "seed"}
 
@@ -133,7 +133,7 @@ def test_a_changed_recipe_makes_new_cells(tmp_path, monkeypatch):
 
 SLOW = """
 import sys, time
-import bench_fakes
+from tests.units import bench_fakes
 from hhat.bench import run as runner
 execute = runner.Worker.execute
 def slowly(self, task):
@@ -167,7 +167,7 @@ def test_a_killed_process_loses_only_the_running_cell(tmp_path, monkeypatch):
 
 SHOWN = """
 import sys
-import bench_fakes
+from tests.units import bench_fakes
 from hhat.bench import run as runner
 runner.run(bench_fakes.EXPERIMENT, "quick", sys.argv[1])
 """

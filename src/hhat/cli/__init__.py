@@ -13,9 +13,11 @@ from hhat import __version__
 from hhat.cli import about, estimate, files, runs
 from hhat.cli.common import FAILED, INTERRUPTED, WRONG
 
+USAGE: type[Exception] = typer.BadParameter.__mro__[2]
+"""Base of all usage errors; typer exports it under no name that all its versions share."""
+
 app = typer.Typer(
     name="hhat",
-    help="Received pilots in, channel estimates with their variance out.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,24 +34,32 @@ for verb in (
     app.command(name="list" if verb is about.list_names else None)(verb)
 
 
-@app.callback(invoke_without_command=True)
-def _hhat(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
-) -> None:
-    if version:
+def _version(wanted: bool) -> bool:
+    if wanted:
         print(__version__)
-    elif context.invoked_subcommand is None:
-        print(context.get_help())
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _hhat(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Received pilots in, channel estimates with their variance out."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; `arguments` default to those of the process."""
     try:
-        code = app(arguments, prog_name="hhat", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        code = app(given or ["--help"], prog_name="hhat", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # newer typers answer Ctrl-C themselves, older ones raise Abort
+            raise KeyboardInterrupt
         return int(code or 0)
-    except typer.BadParameter.__mro__[2] as wrong:
+    except USAGE as wrong:
         return _refuse(_usage(wrong))
     except ValueError as wrong:
         return _refuse(str(wrong))

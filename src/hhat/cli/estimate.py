@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hhat.types import Estimate, Slot
 
 BATCH_ENTRIES = 2**15
-"""Received samples estimated at a time: keeps the working set of the hungriest method near 1 GB."""
+"""Received samples estimated at a time: keeps the working set of the hungriest method below 0.5 GB."""
 SHOWN = 20
 """Users of which the table for people has a line each; all are in --json"""
 

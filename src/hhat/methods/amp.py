@@ -13,6 +13,7 @@ from hhat.methods.base import (
     pack,
     problem,
     relative_change,
+    settled_change,
     start_noise,
     start_prior,
     unpack,
@@ -85,7 +86,7 @@ class Gamp(Method):
             "s": s,
             "r": r.mean,
             "r_var": r_var,
-            "change": relative_change(found.mean, x, task.num_event),
+            "change": settled_change(relative_change(found.mean, x, task.num_event), noise, obs),
             "count": state["count"] + 1,
             **pack(prior),
         }

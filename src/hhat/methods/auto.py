@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -79,6 +80,7 @@ class Auto(Method):
         return self.choose(obs).method.read(state, obs)
 
 
+@lru_cache(maxsize=32)
 def basis_for(
     shape: Shape, axes: tuple[str, ...], subcarriers: tuple[int, ...] | None = None
 ) -> tuple[LinearOp | None, tuple[str | int, ...], str]:

@@ -32,7 +32,7 @@ class Method(abc.ABC):
 
     uses_prior: ClassVar[bool] = False
     variance: ClassVar[str] = "none"
-    max_steps: int = 1
+    max_steps: int | None = 1
     tol: float | None = None
 
     @abc.abstractmethod
@@ -164,6 +164,14 @@ def annealed_noise(state: State, obs: Observation) -> Tensor:
     start = START_NOISE * obs.y.abs().square().mean(axes, keepdim=True)
     count = state["count"][(..., *(None,) * len(axes))]
     return torch.maximum(obs.noise_var, torch.minimum(state["noise_var"], start * ANNEAL**count))
+
+
+def settled_change(change: Tensor, noise: Tensor, obs: Observation) -> Tensor:
+    """The change, held at 1 for items whose working noise is still above the given one: they have not converged."""
+    if obs.noise_var is None:
+        return change
+    above = (noise > 1.001 * obs.noise_var).expand(*change.shape, *obs.op.out_shape)
+    return torch.where(above.flatten(change.ndim).any(-1), change.clamp_min(1.0), change)
 
 
 def learned_noise(task: Problem, x: Gaussian, prior_var: Tensor, noise_var: Tensor) -> Tensor:

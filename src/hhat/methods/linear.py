@@ -1,5 +1,6 @@
 """`ls`, `rls`, `lmmse`: one linear map of y."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,31 +44,36 @@ class LeastSquares(Method):
     tol: float | None = None
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
-        op: LinearOp = obs.op.like(obs.y)  # type: ignore[attr-defined]
-        inverse, seen = pinv(op, obs.y)
-        h = inverse.apply(obs.y).expand(*obs.batch_shape, *op.in_shape).contiguous()
-        state: State = {"h": h, "change": obs.y.real.new_zeros(obs.batch_shape)}
-        if obs.noise_var is None:
-            axes = tuple(range(-len(op.out_shape), 0))
-            unused = obs.y[(0,) * (obs.y.ndim - len(axes))].numel() - float(
-                seen.flatten(-len(op.in_shape)).sum(-1).max()
-            )
-            rest = (obs.y - op.apply(h)).abs().square().sum(axes, keepdim=True)
-            found = rest / unused if unused > SEEN else torch.full_like(rest, torch.finfo(rest.dtype).max)
-            state["noise_var"] = found.expand(*obs.batch_shape, *(1,) * len(axes)).clone()
-        return state
+        state: State = {"h": obs.y.new_zeros(*obs.batch_shape, *obs.op.in_shape)}
+        return {**state, "change": obs.y.real.new_ones(obs.batch_shape), **start_noise(obs)}
 
     def step(self, state: State, obs: Observation) -> State:
-        return state
+        op: LinearOp = obs.op.like(obs.y)  # type: ignore[attr-defined]
+        inverse, seen = pinv(op, obs.y)
+        h = inverse.apply(obs.y).expand(state["h"].shape)
+        new: State = {"h": h, "change": torch.zeros_like(state["change"])}
+        if obs.noise_var is None:
+            axes = tuple(range(-len(op.out_shape), 0))
+            samples = math.prod(op.out_shape)
+            spare = samples - float(seen.flatten(-len(op.in_shape)).sum(-1).max())
+            rest = (obs.y - op.apply(h)).abs().square().sum(axes, keepdim=True)
+            # without spare samples the noise cannot be told: the largest number stands for it in the state
+            found = rest / spare if spare > 1 - SEEN else torch.full_like(rest, torch.finfo(rest.dtype).max)
+            new["noise_var"] = found.expand(state["noise_var"].shape)
+        return new
 
     def read(self, state: State, obs: Observation) -> Estimate:
         inverse, seen = pinv(obs.op.like(obs.y), obs.y)  # type: ignore[attr-defined]
         noise = noise_of(state, obs)
-        var = inverse.abs2().apply(
-            noise.expand(*noise.shape[: max(0, noise.ndim - len(obs.op.out_shape))], *obs.op.out_shape)
-        )
-        hidden = (seen < SEEN) | (var > 0.01 * torch.finfo(var.dtype).max)
-        return Estimate(Gaussian(state["h"], torch.where(hidden, torch.inf, var)), noise_info(state, obs))
+        lead = noise.shape[: max(0, noise.ndim - len(obs.op.out_shape))]
+        largest = torch.finfo(noise.dtype).max
+        var = inverse.abs2().apply(noise.clamp_max(largest / 1e6).expand(*lead, *obs.op.out_shape))
+        unknown = noise.expand(*lead, *obs.op.out_shape)[(..., *(0,) * len(obs.op.out_shape))] >= largest
+        hidden = (seen < SEEN) | unknown[(..., *(None,) * len(obs.op.in_shape))]
+        info = noise_info(state, obs)
+        if bool(unknown.any()):
+            info = {"noise_var": torch.full_like(noise, torch.inf), "noise_var_source": "not identifiable"}
+        return Estimate(Gaussian(state["h"], torch.where(hidden, torch.inf, var)), info)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +135,7 @@ class Lmmse(Method):
         if self.prior is None or self.prior.learnable or obs.noise_var is None:
             return make()[2]
         value = float(noise) if noise.numel() == 1 else (id(noise), noise._version)
-        return cached(task.op, ("lmmse", id(self.prior), value), make)[2]
+        return cached(task.op, ("lmmse", id(self.prior), value, obs.y.dtype, str(obs.y.device)), make)[2]
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "Lmmse":

@@ -1,6 +1,6 @@
 """`sbl`: sparse Bayesian learning, one variance per coefficient or per group of coefficients."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -23,6 +23,7 @@ from hhat.types import Estimate, Gaussian, Observation, State
 
 SMALLEST = 1e-8
 """Variances are kept above this share of the start: below it a coefficient is off and C only loses precision."""
+STEPS_TIED, STEPS_UNTIED = 100, 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +33,8 @@ class Sbl(Method):
       E: (mu, Sigma) = exact posterior under v        M: v <- mean over tied axes of |mu|^2 + diag Sigma
 
     tied_axes: names of channel axes (`Observation.axes`) or negative numbers: coefficients that share one variance
-    ("rx_ant": all antennas see the same delays). prior: only its basis is used. With tied variances EM may run to
-    convergence; untied, one observation overfits and fewer steps are better.
+    ("rx_ant": all antennas see the same delays). prior: only its basis is used.
+    max_steps None: 100 with tied variances; 15 without, where one observation overfits and early stopping wins.
     Noise that is not given is learned too (it overfits with untied variances: prefer a known level).
     info: prior_var (v), log_evidence. Source: Wipf & Rao, IEEE TSP 2004; tied (multiple-vector) form: IEEE TSP 2007.
     """
@@ -41,8 +42,12 @@ class Sbl(Method):
     variance: ClassVar[str] = "posterior"
     prior: Prior | None = None
     tied_axes: tuple[str | int, ...] = ()
-    max_steps: int = 60
+    max_steps: int | None = None
     tol: float | None = None
+
+    def resolve(self, obs: Observation) -> tuple[Method, dict[str, str]]:
+        steps = (STEPS_TIED if self.tied_axes else STEPS_UNTIED) if self.max_steps is None else self.max_steps
+        return replace(self, max_steps=steps), {}
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         task = problem(obs, self.prior)
@@ -80,7 +85,11 @@ class Sbl(Method):
 
 def axis_numbers(axes: tuple[str | int, ...], obs: Observation, num_event: int) -> tuple[int, ...]:
     """Names of channel axes as negative numbers; ValueError lists the names there are."""
-    found = []
+    found: list[int] = []
+    if obs.axes is not None and len(obs.axes) != num_event and any(isinstance(axis, str) for axis in axes):
+        raise ValueError(
+            f"tied_axes: the basis has {num_event} axes, the channel {len(obs.axes)}: give numbers, not names"
+        )
     for axis in axes:
         if isinstance(axis, int):
             if not -num_event <= axis < 0:
@@ -90,4 +99,6 @@ def axis_numbers(axes: tuple[str | int, ...], obs: Observation, num_event: int) 
             found.append(obs.axes.index(axis) - len(obs.axes))
         else:
             raise ValueError(f"tied_axes: no axis '{axis}'; the observation has {obs.axes or 'no named axes'}")
+    if len(set(found)) != len(found):
+        raise ValueError(f"tied_axes: an axis is named twice in {axes}")
     return tuple(found)

@@ -26,18 +26,12 @@ def solve(
     max_steps, tol: override the method's own; gen: for methods that draw (default: a fixed labelled generator).
     """
     method, chosen = method.resolve(obs)
-    limit = method.max_steps if max_steps is None else max_steps
+    limit = (method.max_steps or 1) if max_steps is None else max_steps
     tol = method.tol if tol is None else tol
     if limit < 1:
         raise ValueError(f"max_steps: expected at least 1, got {limit}")
     batch = obs.batch_shape
-    shape = tuple(obs.op.out_shape)
-    lost = ~_finite(obs.y.expand(*batch, *shape), batch)
-    if bool(lost.any()):
-        mask = lost.reshape(*batch, *(1,) * len(shape))
-        clean = obs.y.expand(*batch, *shape).masked_fill(mask, 0)
-        obs = Observation(clean, obs.op, obs.noise_var, obs.axes)
-
+    obs, lost = _cleaned(obs)
     state = _settled(method.init(obs, gen if gen is not None else generator("solve")))
     status = torch.full(batch, int(Status.RUNNING), dtype=torch.int8, device=obs.y.device)
     status = status.masked_fill(lost, int(Status.NONFINITE))
@@ -64,13 +58,30 @@ def solve(
 def track(
     method: Method, slots: Iterable[Slot | Observation], state: State | None = None
 ) -> Iterator[tuple[State, Estimate]]:
-    """Fold a method over slots: yields (state, estimate) per slot. A saved state resumes where it stopped."""
+    """Fold a method over slots, one step per slot: yields (state, estimate). A saved state resumes where it stopped.
+
+    An item whose y is not finite in some slot keeps its state through it and is marked NONFINITE there.
+    """
     for slot in slots:
-        obs = slot.obs if isinstance(slot, Slot) else slot
-        method, _ = method.resolve(obs)
-        state = _settled(method.init(obs, generator("track")) if state is None else state)
-        state = _settled(method.step(state, obs))
-        yield state, method.read(state, obs)
+        obs, lost = _cleaned(slot.obs if isinstance(slot, Slot) else slot)
+        chosen, words = method.resolve(obs)
+        state = _settled(chosen.init(obs, generator("track")) if state is None else state)
+        new = _settled(chosen.step(state, obs))
+        live = ~lost & _finite_state(new, obs.batch_shape)
+        state = new if bool(live.all()) else _merge(state, new, live)
+        status = torch.where(live, int(Status.OK), int(Status.NONFINITE)).to(torch.int8)
+        est = _marked(chosen.read(state, obs), status, lost, torch.ones_like(status, dtype=torch.int32))
+        yield state, replace(est, info={**est.info, **words})
+
+
+def _cleaned(obs: Observation) -> tuple[Observation, Tensor]:
+    """The observation with items that are not finite set to zero, and which those are."""
+    batch, shape = obs.batch_shape, tuple(obs.op.out_shape)
+    lost = ~_finite(obs.y.expand(*batch, *shape), batch)
+    if bool(lost.any()):
+        mask = lost.reshape(*batch, *(1,) * len(shape))
+        obs = Observation(obs.y.expand(*batch, *shape).masked_fill(mask, 0), obs.op, obs.noise_var, obs.axes)
+    return obs, lost
 
 
 def _marked(est: Estimate, status: Tensor, lost: Tensor, steps: Tensor) -> Estimate:

@@ -124,9 +124,7 @@ class Omp(Method):
         batch, count = obs.batch_shape, state["count"]
         most = state["atoms"].shape[-1]
         residual = state["residual"]
-        noise = noise_of(state, obs)
-        total = noise.expand(*batch, *task.op.out_shape).flatten(len(batch))
-        limit = total.sum(-1) * (1 + total.shape[-1] ** -0.5)
+        limit = self._limit(state, obs)
         live = residual.abs().square().sum(-1) > limit  # an item whose y is all noise takes no atom
         match = task.op.adjoint(residual.reshape(*batch, *task.op.out_shape)).flatten(len(batch))
         norms = task.op.abs2()
@@ -165,6 +163,11 @@ class Omp(Method):
             "change": torch.where(done, 0.0, 1.0).to(energy.dtype),
         }
 
+    def _limit(self, state: State, obs: Observation) -> Tensor:
+        """Residual energy at which an item stops: mean plus one standard deviation of the noise energy."""
+        total = noise_of(state, obs).expand(*obs.batch_shape, *obs.op.out_shape).flatten(len(obs.batch_shape))
+        return total.sum(-1) * (1 + total.shape[-1] ** -0.5)
+
     def read(self, state: State, obs: Observation) -> Estimate:
         task, batch = problem(obs, self.prior), obs.batch_shape
         values = torch.linalg.solve_triangular(state["triangle"], state["projections"][..., None], upper=True)[..., 0]
@@ -177,6 +180,7 @@ class Omp(Method):
             left = state["residual"].abs().square().sum(-1) / free
             est.info["noise_var"] = left.reshape(*batch, *(1,) * len(task.op.out_shape))
         est.info["num_atoms"] = state["count"]
+        est.info["reached_noise"] = state["residual"].abs().square().sum(-1) <= self._limit(state, obs)
         return est
 
     @classmethod

@@ -26,13 +26,17 @@ def save_state(path: str | os.PathLike[str], state: State) -> None:
             value = value.get_state()
         if isinstance(value, Tensor):
             dtypes[name] = str(value.dtype).removeprefix("torch.")
-            tensors[name] = (torch.view_as_real(value) if value.is_complex() else value).contiguous().clone()
+            tensors[name] = (
+                (torch.view_as_real(value.resolve_conj()) if value.is_complex() else value).contiguous().clone()
+            )
         elif value is None or isinstance(value, bool | int | float | str):
             scalars[name] = value
         else:
             raise ValueError(f"state: '{name}' is a {type(value).__name__}; expected a tensor or a JSON scalar")
     header = {"schema": SCHEMA, "dtypes": dtypes, "scalars": scalars, "generators": generators}
     target = Path(path)
+    if not target.parent.is_dir():
+        raise ValueError(f"state {path}: no such folder")
     partial = target.with_name(target.name + f".{os.getpid()}.part")
     try:
         save_file(tensors, partial, metadata={"hhat": json.dumps(header)})
@@ -54,8 +58,8 @@ def load_state(path: str | os.PathLike[str]) -> State:
             for name, dtype in header["dtypes"].items():
                 value = handle.get_tensor(name).clone()  # aligned memory: MKL's last bit depends on it
                 state[name] = torch.view_as_complex(value) if dtype.startswith("complex") else value
-    except SafetensorError as error:
-        raise ValueError(f"state {path}: not a readable safetensors file ({error})") from None
+    except (SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"state {path}: not a readable state file ({error})") from None
     for name in header["generators"]:
         gen = torch.Generator()
         gen.set_state(state[name])

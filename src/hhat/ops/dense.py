@@ -103,6 +103,7 @@ class Steering(Dense):
 
     positions: Tensor | None = None
     grid: Tensor | None = None
+    scale: float = 1.0
 
     def __init__(self, positions: Tensor, grid: Tensor, scale: float = 1.0, unitary: bool = False):
         # phases reach hundreds of cycles: float64 and modulo one cycle before the exponential
@@ -112,6 +113,7 @@ class Steering(Dense):
         Dense.__init__(self, matrix if double else matrix.to(torch.complex64), unitary=unitary)
         object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "grid", grid)
+        object.__setattr__(self, "scale", scale)
 
     @classmethod
     def ula(cls, num_ant: int, u: Tensor, scale: float = 1.0) -> "Steering":

@@ -16,7 +16,7 @@ CUTOFF = {torch.complex64: 1e-6, torch.complex128: 1e-12}
 
 def pinv(op: LinearOp, like: Tensor) -> tuple[LinearOp, Tensor]:
     """(A^+, diag(A^+ A)): the minimum-norm inverse, and per unknown the share of it that y sees (1: all, 0: none)."""
-    return cached(op, ("pinv", like.dtype), lambda: _pinv(op.like(like), like))
+    return cached(op, ("pinv", like.dtype, str(like.device)), lambda: _pinv(op.like(like), like))
 
 
 def _pinv(op: LinearOp, like: Tensor) -> tuple[LinearOp, Tensor]:
@@ -52,7 +52,7 @@ def _pinv(op: LinearOp, like: Tensor) -> tuple[LinearOp, Tensor]:
 
 def squared_norm(op: LinearOp, like: Tensor) -> Tensor:
     """Largest eigenvalue of A^H A per batch item (an upper bound for Compose and Stack): a safe step size is 1/it."""
-    return cached(op, ("norm", like.dtype), lambda: _squared_norm(op.like(like), like))
+    return cached(op, ("norm", like.dtype, str(like.device)), lambda: _squared_norm(op.like(like), like))
 
 
 def _squared_norm(op: LinearOp, like: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ def posterior(
     entry; unitary factors moved onto y, their axes becoming a batch of small problems; Kronecker singular basis
     (one prior and one noise variance per item); Cholesky in data or coefficient space, whichever is smaller.
 
-    Noise below 1e-7 (complex64) or 1e-14 (complex128) of the signal's power at y is raised to that.
+    Where a system is factored, noise below 1e-7 (complex64) or 1e-14 (complex128) of the signal's power at y is
+    raised to that, and further where round-off would leave the system indefinite.
     Raises ValueError where shapes do not fit or a dense system would exceed LARGEST_SYSTEM unknowns.
     Source: Kay, Fundamentals of Statistical Signal Processing I, theorem 11.1, complex form.
     """
@@ -116,7 +117,7 @@ def _kron(op: Kron, v: Tensor, s2: Tensor, view: LinearOp | None) -> parts.Condi
         return parts.Swapped(inner, (left_out, right_out), view_in)
     if _shared(v, left_in + right_in) and _shared(s2, left_out + right_out):
         dtype = v.dtype.to_complex()
-        factors = cached(op, ("factors", dtype), lambda: _factors(op, dtype))
+        factors = cached(op, ("factors", dtype, str(v.device)), lambda: _factors(op, dtype))
         views = _views(op, view, dtype)
         if views is not None and all(min(f.matrix.shape[-2:]) <= LARGEST_SYSTEM for f in factors):
             return _eigen(op, factors, v, s2, views, view)
@@ -188,7 +189,9 @@ def _dense(op: LinearOp, v: Tensor, s2: Tensor, view: LinearOp | None) -> parts.
             f"{LARGEST_SYSTEM}; give the operator its structure (Kron, BlockDiag, Fourier) or share variances over axes"
         )
     dtype = v.dtype.to_complex()
-    matrix = op if isinstance(op, Dense) else cached(op, ("dense", dtype), lambda: Dense(op.dense(dtype)))
+    matrix = (
+        op if isinstance(op, Dense) else cached(op, ("dense", dtype, str(v.device)), lambda: Dense(op.dense(dtype)))
+    )
     view_matrix = None if view is None else view.dense(dtype)
     num_in, num_out = len(op.in_shape), len(op.out_shape)
     differ = v[(..., *(0,) * num_in)].numel() > 1 or s2[(..., *(0,) * num_out)].numel() > 1

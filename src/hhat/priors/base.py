@@ -75,6 +75,9 @@ class Prior(abc.ABC):
             missing = len(event_shape) + tail - value.ndim
             value = value.reshape((1,) * missing + tuple(value.shape)) if missing > 0 else value
             own = value.ndim - len(event_shape) - tail
+            have = tuple(value.shape[own : own + len(event_shape)])
+            if any(n not in (1, want) for n, want in zip(have, event_shape, strict=True)):
+                raise ValueError(f"prior: {name}: expected a shape that broadcasts to {event_shape}, got {have}")
             params[name] = value.expand(*batch_shape, *value.shape[own:]).clone()
         return shaped.with_params(params)
 

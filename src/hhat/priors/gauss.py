@@ -42,7 +42,7 @@ class Gauss(Prior):
         ndim: int = 1,
     ):
         var = torch.as_tensor(var)
-        if var.is_complex() or bool((var < 0).any()):
+        if var.is_complex() or bool((var < 0).any()) or (var.ndim == 0 and bool(torch.isnan(var))):
             raise ValueError("gauss: var: expected real values >= 0")
         var = var if var.is_floating_point() else var.float()
         mean = torch.as_tensor(mean)

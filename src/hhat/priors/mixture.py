@@ -125,6 +125,6 @@ def gauss_mixture(
     tied_axes: tuple[int, ...] | None = None,
     learnable: bool = True,
 ) -> Mixture:
-    """A zero and K zero-mean Gaussians (Vila & Schniter's form); the default variances span 33 dB, equal weights; EM fits."""
+    """A zero and K zero-mean Gaussians (Vila & Schniter's form); default variances span 33 dB, equal weights."""
     weights = [1 / len(variances)] * len(variances) if weights is None else weights
     return Mixture(torch.tensor(weights), torch.tensor([float(v) for v in variances]), basis, tied_axes, learnable)

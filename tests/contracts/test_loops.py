@@ -1,0 +1,153 @@
+"""`solve` and `track`: freezing, guards, states on disk, and what a wrong call is told."""
+
+import pytest
+import torch
+
+import hhat
+from hhat.ops import Dense, Fourier, Identity, Kron
+from hhat.priors import Gauss, bernoulli_gauss, covariance
+from hhat.random import complex_normal, generator
+from hhat.types import Message, Observation, Status
+
+
+def observe(noise_var=0.05, num=5):
+    gen = generator("loops")
+    op = Kron(Identity((2,)), Dense(complex_normal((8, 10), gen)))
+    h = bernoulli_gauss(0.3, learnable=False).sample((num, 2, 10), gen)
+    return h, Observation(op.apply(h) + complex_normal((num, 2, 8), gen, var=noise_var), op, noise_var)
+
+
+def test_each_item_takes_the_steps_it_needs():
+    _, obs = observe()
+    est = hhat.solve(hhat.method("lasso"), obs)
+    assert est.info["steps"].unique().numel() > 1
+    worst = hhat.solve(hhat.method("lasso"), obs, max_steps=2)
+    assert worst.status_counts() == {"MAX_STEPS": 5}
+
+
+def test_no_convergence_is_claimed_while_the_noise_is_annealed():
+    """At 60 dB the loops start at a noise level far above the given one."""
+    slot = hhat.scenario("sparse-angular", num_rx_ant=4, num_tx_ant=16, num_pilots=12, snr_db=60.0).draw(
+        20, generator("annealed")
+    )
+    prior = bernoulli_gauss(0.1, basis=Kron(Fourier(4), Fourier(16)), learnable=False)
+    for name in ("oamp", "gamp"):
+        short = hhat.solve(hhat.method(name, prior=prior), slot.obs)
+        long = hhat.solve(hhat.method(name, prior=prior), slot.obs, tol=1e-14)
+        error, best = ((e.belief.mean - slot.truth.h).abs().square().sum() for e in (short, long))
+        assert error < 1.3 * best
+
+
+def test_track_survives_a_lost_slot_and_says_so():
+    _, obs = observe()
+    lost = obs.y.clone()
+    lost[1, 0, 0] = float("nan")
+    slots = [obs, Observation(lost, obs.op, 0.05), obs]
+    for name in ("ls", "lmmse", "oamp", "auto"):
+        settings = {"prior": Gauss(1.0)} if name == "lmmse" else {}
+        estimates = [est for _, est in hhat.track(hhat.method(name, **settings), slots)]
+        assert estimates[1].status[1] == Status.NONFINITE and (estimates[1].status[[0, 2, 3, 4]] == Status.OK).all()
+        assert all(torch.isfinite(est.belief.mean).all() for est in estimates)
+        assert (estimates[2].status == Status.OK).all()
+
+
+def test_track_follows_the_slots():
+    _, obs = observe()
+    twice = Observation(2 * obs.y, obs.op, 0.2)
+    first, second = (est for _, est in hhat.track(hhat.method("ls"), [obs, twice]))
+    torch.testing.assert_close(second.belief.mean, 2 * first.belief.mean)
+
+
+def test_generator_state_survives_a_file(tmp_path):
+    gen = generator("saved")
+    torch.rand(3, generator=gen)
+    hhat.save_state(
+        tmp_path / "s", {"gen": gen, "count": 3, "name": "x", "z": torch.ones(2, dtype=torch.complex128).conj()}
+    )
+    back = hhat.load_state(tmp_path / "s")
+    assert torch.equal(torch.rand(4, generator=gen), torch.rand(4, generator=back["gen"]))
+    assert back["count"] == 3 and back["name"] == "x" and back["z"].dtype == torch.complex128
+
+
+def test_bad_state_files_are_named(tmp_path):
+    (tmp_path / "text").write_text("hello")
+    for path in (tmp_path / "missing", tmp_path / "text"):
+        with pytest.raises(ValueError, match="state "):
+            hhat.load_state(path)
+    with pytest.raises(ValueError, match="no such folder"):
+        hhat.save_state(tmp_path / "no" / "s", {})
+    with pytest.raises(ValueError, match="'f' is a function"):
+        hhat.save_state(tmp_path / "s", {"f": generator})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["text"]
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda y, op: Observation(y.real, op), "complex"),
+        (lambda y, op: Observation(y[..., :3], op), "expected shape"),
+        (lambda y, op: Observation(y, op, -1.0), "noise_var"),
+        (lambda y, op: Observation(y, op, float("nan")), "noise_var"),
+        (lambda y, op: Observation(y, op, torch.ones(3)), "does not fit"),
+        (lambda y, op: Observation(y, op, 1j * torch.ones(())), "real"),
+        (lambda y, op: Observation(y, op, 1.0, ("rx_ant",)), "axes"),
+        (lambda y, op: Observation(y, op.dense()), "operator"),
+        (lambda y, op: hhat.solve(hhat.method("sbl", tied_axes=("rx_ant",)), Observation(y, op)), "no named axes"),
+        (lambda y, op: hhat.solve(hhat.method("sbl", tied_axes=(-3,)), Observation(y, op)), "tied_axes"),
+        (
+            lambda y, op: hhat.solve(hhat.method("lmmse", prior=Gauss(basis=Fourier(3))), Observation(y, op, 1.0)),
+            "basis",
+        ),
+        (
+            lambda y, op: hhat.solve(hhat.method("oamp", prior=Gauss(torch.ones(3))), Observation(y, op, 1.0)),
+            "broadcasts",
+        ),
+        (lambda y, op: hhat.solve(hhat.method("ls"), Observation(y, op), max_steps=0), "max_steps"),
+        (lambda y, op: hhat.method("omp", max_atoms=0).init(Observation(y, op), generator("x")), "max_atoms"),
+        (lambda y, op: hhat.method("lasso", strength=0.0), "strength"),
+        (lambda y, op: hhat.method("oamp", damping=2.0), "damping"),
+    ],
+)
+def test_wrong_calls_are_named(make, word):
+    _, obs = observe()
+    with pytest.raises(ValueError, match=word):
+        make(obs.y, obs.op)
+
+
+def test_names_of_axes_need_a_basis_with_those_axes():
+    _, obs = observe()
+    named = Observation(obs.y, obs.op, 0.05, ("rx_ant", "tx_ant"))
+    flat = covariance(torch.eye(20, dtype=torch.complex64), shape=(2, 10))
+    with pytest.raises(ValueError, match="give numbers"):
+        hhat.solve(
+            hhat.method("sbl", prior=Gauss(basis=Dense(torch.eye(20) + 0j, (20,), (2, 10))), tied_axes=("rx_ant",)),
+            named,
+        )
+    assert hhat.solve(hhat.method("lmmse", prior=flat), named).status_counts() == {"OK": 5}
+
+
+def test_messages_multiply_and_divide():
+    a = Message(torch.tensor([2.0, 0.0]), torch.tensor([1 + 1j, 0j]))
+    b = Message(torch.tensor([1.0, 3.0]), torch.tensor([1j, 3 + 0j]))
+    both = a + b
+    torch.testing.assert_close(both.gaussian().mean, torch.tensor([(1 + 2j) / 3, 1 + 0j]))
+    torch.testing.assert_close((both - b).precision, a.precision)
+    back = both.gaussian().message()
+    torch.testing.assert_close(back.shift, both.shift)
+    assert torch.isfinite(a.gaussian(max_var=1e6).mean).all()
+
+
+def test_statuses_say_what_to_do():
+    assert all(len(status.text) > 5 for status in Status)
+
+
+def test_auto_says_why():
+    gen = generator("auto")
+    y = complex_normal((2, 4, 64), gen)
+    est = hhat.solve(hhat.method("auto"), Observation(y, Identity((4, 64)), 0.1, ("rx_ant", "subcarrier")))
+    assert est.info["method"] == "sbl" and "delay" in est.info["why"]
+    y = complex_normal((2, 16, 64), gen)
+    est = hhat.solve(hhat.method("auto"), Observation(y, Identity((16, 64)), 0.1, ("rx_ant", "tx_ant")))
+    assert est.info["method"] == "oamp" and "angle" in est.info["why"]
+    est = hhat.solve(hhat.method("auto", prior=Gauss(1.0)), Observation(y, Identity((16, 64)), 0.1))
+    assert est.info["method"] == "lmmse"
