@@ -28,8 +28,9 @@ def score(path, name, snr_db):
 
 @pytest.mark.parametrize("snr_db", MARKS)
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_delay_domain_sbl_reaches_its_marks(path, snr_db):
-    assert float(score(path, "sbl", snr_db).max()) < MARKS[snr_db] + 0.2
+@pytest.mark.parametrize("name", ["sbl", "auto"])
+def test_delay_domain_sbl_reaches_its_marks(name, path, snr_db):
+    assert float(score(path, name, snr_db).max()) < MARKS[snr_db] + 0.2
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

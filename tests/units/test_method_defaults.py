@@ -74,7 +74,7 @@ def test_settings_go_to_the_method_or_to_its_prior():
     assert method.damping == 0.5 and method.prior.weights.tolist() == [0.75, 0.25]
     learned = method_for("oamp", ARRAYS, settings={"tied_axes": "rx_ant"})
     assert learned.prior.tied_axes == (-2,)
-    assert method_for("lasso", ARRAYS, settings={"strength": 2}).strength == 2
+    assert method_for("lasso", ARRAYS, settings={"strength": 2.0}).strength == 2
 
 
 def test_a_named_gauss_prior_is_learned_and_a_covariance_known():

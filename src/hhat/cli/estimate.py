@@ -98,7 +98,7 @@ def estimate(
                 sink.append(found, slot.obs.axes)
             if slot.truth is not None and wanted is None:
                 tally.ratios.append(squared_ratios(found, slot, file))
-            advance(size)
+            advance(slot.obs.y.shape[0] if layout.batch else 1)
     assert choice is not None
     wanted = wanted or ("holdout" if repeated and not tally.ratios else None)
     rows, score_status = score_rows(wanted, task, choice, tally, layout.batch, size)

@@ -64,7 +64,7 @@ class Gamp(Method):
 
     def step(self, state: State, obs: Observation) -> State:
         task = problem(obs, self.prior)
-        prior, squares = unpack(self.prior, state, task), task.op.abs2()
+        prior, squares = unpack(self.prior, state, task), task.op.squares
         noise, x = annealed_noise(state, obs), state["x"]
         tiny = torch.finfo(noise.dtype).tiny
         v_p = squares.apply(state["v"])

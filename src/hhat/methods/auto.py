@@ -68,7 +68,7 @@ class Auto(Method):
 
     def resolve(self, obs: Observation) -> tuple[Method, dict[str, str]]:
         found = self.choose(obs)
-        return found.method, {"method": found.name, "why": found.why}
+        return found.method.resolve(obs)[0], {"method": found.name, "why": found.why}
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         return self.choose(obs).method.init(obs, gen)

@@ -114,7 +114,7 @@ def received_power(obs: Observation, task: Problem) -> Tensor:
 
 def gain(op: LinearOp, y: Tensor) -> Tensor:
     """Mean over outputs of sum_n |A_mn|^2: power of y per unit of coefficient power, (*batch, 1, ..) or a number."""
-    rows = op.abs2().apply(y.real.new_ones(op.in_shape))
+    rows = op.squares.apply(y.real.new_ones(op.in_shape))
     count = len(op.out_shape)
     mean = rows.flatten(rows.ndim - count).mean(-1)
     return mean.reshape(*mean.shape, *(1,) * len(op.in_shape)).clamp_min(torch.finfo(y.real.dtype).tiny)

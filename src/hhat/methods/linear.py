@@ -67,7 +67,7 @@ class LeastSquares(Method):
         noise = noise_of(state, obs)
         lead = noise.shape[: max(0, noise.ndim - len(obs.op.out_shape))]
         largest = torch.finfo(noise.dtype).max
-        var = inverse.abs2().apply(noise.clamp_max(largest / 1e6).expand(*lead, *obs.op.out_shape))
+        var = inverse.squares.apply(noise.clamp_max(largest / 1e6).expand(*lead, *obs.op.out_shape))
         unknown = noise.expand(*lead, *obs.op.out_shape)[(..., *(0,) * len(obs.op.out_shape))] >= largest
         hidden = (seen < SEEN) | unknown[(..., *(None,) * len(obs.op.in_shape))]
         info = noise_info(state, obs)

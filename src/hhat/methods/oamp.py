@@ -116,7 +116,7 @@ def _surprise(task: Problem, state: State, noise_var: Tensor) -> Tensor:
     """
     axes = task.out_event()
     residual = (task.y - task.op.apply(state["x_pri"])).abs().square().sum(axes)
-    promised = task.op.abs2().apply(state["v_pri"].expand(state["x_pri"].shape)).sum(axes)
+    promised = task.op.squares.apply(state["v_pri"].expand(state["x_pri"].shape)).sum(axes)
     noise = noise_var.expand(*residual.shape, *task.op.out_shape).sum(axes)
     factor = (residual - noise) / promised.clamp_min(torch.finfo(promised.dtype).tiny)
     surprised = (residual > SURPRISE * (promised + noise)) & (state["count"] > 0)

@@ -18,7 +18,7 @@ def channel_belief(task: Problem, r: Gaussian, x: Gaussian, noise_var: Tensor) -
     if task.basis is None:
         return x
     if task.basis.is_unitary:
-        var = task.basis.abs2().apply(x.var.expand(x.mean.shape))
+        var = task.basis.squares.apply(x.var.expand(x.mean.shape))
         return Gaussian(task.basis.apply(x.mean), var)
     tiny = torch.finfo(x.var.dtype).tiny
     precision = (1 / x.var.clamp_min(tiny) - 1 / r.var).clamp_min(1e-6 / r.var.clamp_max(1e30))

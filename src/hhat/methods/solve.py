@@ -26,9 +26,9 @@ def solve(
     max_steps, tol: override the method's own; gen: for methods that draw (default: a fixed labelled generator).
     """
     method, chosen = method.resolve(obs)
-    limit = (method.max_steps or 1) if max_steps is None else max_steps
+    limit = max_steps if max_steps is not None else method.max_steps
     tol = method.tol if tol is None else tol
-    if limit < 1:
+    if limit is None or limit < 1:
         raise ValueError(f"max_steps: expected at least 1, got {limit}")
     batch = obs.batch_shape
     obs, lost = _cleaned(obs)

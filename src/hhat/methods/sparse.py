@@ -127,7 +127,7 @@ class Omp(Method):
         limit = self._limit(state, obs)
         live = residual.abs().square().sum(-1) > limit  # an item whose y is all noise takes no atom
         match = task.op.adjoint(residual.reshape(*batch, *task.op.out_shape)).flatten(len(batch))
-        norms = task.op.abs2()
+        norms = task.op.squares
         weight = norms.adjoint(obs.y.real.new_ones(task.op.out_shape)).flatten(-task.num_event)
         score = match.abs().square() / weight.clamp_min(torch.finfo(weight.dtype).tiny)
         taken = torch.arange(most, device=count.device) < count[..., None]

@@ -69,6 +69,11 @@ class LinearOp(abc.ABC):
 
         return Dense(self.dense().abs().square(), self.in_shape, self.out_shape)
 
+    @property
+    def squares(self) -> "LinearOp":
+        """`abs2()`, made once."""
+        return cached(self, ("abs2",), self.abs2)
+
     def dense(self, dtype: torch.dtype = torch.complex64) -> Tensor:
         """The matrix (*batch_shape, prod out_shape, prod in_shape); ValueError beyond DENSE_LIMIT entries."""
         rows, columns = math.prod(self.out_shape), math.prod(self.in_shape)

@@ -56,7 +56,7 @@ class Entrywise:
         total = torch.maximum(signal + s2, signal.new_tensor(torch.finfo(signal.dtype).tiny))
         var = (v * (s2 / total)).clamp_min(0)
         if view is not None:
-            var = view.abs2().apply(var.expand(*var.shape[: var.ndim - len(shape)], *shape))
+            var = view.squares.apply(var.expand(*var.shape[: var.ndim - len(shape)], *shape))
         return cls(d.conj() * v / total, total, var, shape, view)
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,7 +250,7 @@ class Blocks:
             count = len(left.in_shape)
             start = var.ndim - count - num_view
             var = var.expand(*var.shape[:start], *left.in_shape, *var.shape[start + count :])
-            var = _on_left(view.abs2(), var, num_view)
+            var = _on_left(view.squares, var, num_view)
         return cls(left, inner, var, out, num_view, view)
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
