@@ -141,6 +141,14 @@ class Observation:
         for name, value in (("y", y), ("op", op), ("noise_var", noise_var), ("axes", axes)):
             object.__setattr__(self, name, value)
 
+    def to(self, device: Any) -> "Observation":
+        """The observation on another device; itself where it is there already."""
+        if self.y.device == torch.device(device):
+            return self
+        noise_var = None if self.noise_var is None else self.noise_var.to(device)
+        op: Any = self.op
+        return Observation(self.y.to(device), op.to(device), noise_var, self.axes)
+
     @property
     def batch_shape(self) -> Shape:
         own = self.y.shape[: self.y.ndim - len(self.op.out_shape)]

@@ -20,7 +20,16 @@ import hhat
 DIGEST_BYTES = 16
 SHORT = 8
 """Tensors of at most this many entries are written out"""
-ONLY_SHOW = ("cli", "experiments/", "io/", "bench/capture.py", "bench/figures.py", "bench/page.py", "bench/report.py")
+ONLY_SHOW = (
+    "cli",
+    "demo.py",
+    "experiments/",
+    "io/",
+    "bench/capture.py",
+    "bench/figures.py",
+    "bench/page.py",
+    "bench/report.py",
+)
 """Sources whose change does not change a number; an experiment's own settings are hashed one by one instead"""
 
 

@@ -8,7 +8,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hhat.bench.summary import Row, group
 from hhat.bench.summary import rows as summarise_rows
 from hhat.methods.solve import solve
 from hhat.random import generator
-from hhat.types import Estimate, Observation, Slot
+from hhat.types import Estimate, Slot
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Worker:
     def draw(self, count: int, block: int | str) -> Slot:
         """Realisations of the current point; neither the point nor the method is in the seed."""
         slot = self._scenario.draw(count, generator("bench", self.experiment.name, self.experiment.seed, block))
-        return slot if self.device == "cpu" else _moved(slot, self.device)
+        return replace(slot, obs=slot.obs.to(self.device))
 
     def _estimate(self, method: Any, slot: Slot, block: int | str = "warm-up") -> Estimate:
         gen = generator("bench", self.experiment.name, self.experiment.seed, block, "solver")
@@ -229,13 +229,6 @@ def _about(worker: Worker) -> dict[str, Any]:
         "axes": list(slot.obs.axes or ()),
         "subcarriers": list(about.subcarriers or ()),
     }
-
-
-def _moved(slot: Slot, device: str) -> Slot:
-    obs = slot.obs
-    noise_var = None if obs.noise_var is None else obs.noise_var.to(device)
-    op: Any = obs.op
-    return Slot(slot.truth, Observation(obs.y.to(device), op.to(device), noise_var, obs.axes), slot.about)
 
 
 def _shown(todo: list[Task], name: str, wanted: bool) -> Iterator[Task]:

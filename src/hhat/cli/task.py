@@ -56,7 +56,7 @@ class Task:
         from hhat.random import generator
         from hhat.types import Gaussian
 
-        obs = moved(obs, self.device)
+        obs = obs.to(self.device)
         started = time.perf_counter()
         found = solve(choice.method, obs, gen=generator("estimate", self.seed, *labels))
         if self.device.type == "cuda":
@@ -64,13 +64,3 @@ class Task:
         tally.add(found, time.perf_counter() - started)
         belief = Gaussian(found.belief.mean.cpu(), found.belief.var.cpu())
         return replace(found, belief=belief, status=found.status.cpu())
-
-
-def moved(obs: "Observation", device: Any) -> "Observation":
-    from hhat.types import Observation
-
-    if device.type == "cpu":
-        return obs
-    noise = None if obs.noise_var is None else obs.noise_var.to(device)
-    op: Any = obs.op
-    return Observation(obs.y.to(device), op.to(device), noise, obs.axes)

@@ -26,8 +26,6 @@ from hhat.io.fields import ARRAYS, MAX_BYTES, Contents, Field
 from hhat.io.root import SCHEMA, axes_of, text_of
 from hhat.types import Slot
 
-SUFFIXES = (".h5", ".hdf5")
-
 
 @contextmanager
 def opened(path: PathType, max_bytes: float | int = MAX_BYTES) -> Iterator[Contents]:

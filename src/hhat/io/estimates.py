@@ -10,11 +10,9 @@ was, truth included, so that it is read as one; readers of captures pass the gro
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -25,6 +23,7 @@ from hhat.io.errors import InputError, PathType
 from hhat.io.fields import MAX_BYTES
 from hhat.io.layout import layout_of
 from hhat.io.root import SCHEMA as CAPTURE
+from hhat.io.whole import attributes, whole
 from hhat.types import Estimate, Status
 
 SCHEMA = "hhat.estimate/1"
@@ -37,10 +36,10 @@ class Sink:
     def __init__(self, file: h5py.File, batch: tuple[str, ...]):
         self._batch = batch
         self._group = file.create_group(GROUP)
-        _say(self._group, {"schema": SCHEMA, "created": datetime.now(UTC).isoformat(timespec="seconds")})
+        attributes(self._group, {"schema": SCHEMA, "created": datetime.now(UTC).isoformat(timespec="seconds")})
 
     def describe(self, method: str, why: str) -> None:
-        _say(self._group, {"method": method, "why": why})
+        attributes(self._group, {"method": method, "why": why})
 
     def append(self, estimate: Estimate, axes: tuple[str, ...] | None) -> None:
         """axes: names of the channel's axes, where known."""
@@ -49,7 +48,7 @@ class Sink:
         self._put("mean", mean, (*self._batch, *names))
         self._put("var", estimate.belief.var.expand(mean.shape), (*self._batch, *names))
         self._put("status", estimate.status, self._batch)
-        _say(self._group["status"], {"meaning": " ".join(f"{s.name}={int(s)}" for s in Status)})
+        attributes(self._group["status"], {"meaning": " ".join(f"{s.name}={int(s)}" for s in Status)})
 
     def _put(self, name: str, value: Tensor, axes: tuple[str, ...]) -> None:
         array = value.detach().cpu().resolve_conj().resolve_neg().numpy()
@@ -57,7 +56,7 @@ class Sink:
             grows = (None, *array.shape[1:]) if self._batch else None
             chunks = array.shape if self._batch else None
             self._group.create_dataset(name, data=array, maxshape=grows, chunks=chunks)
-            _say(self._group[name], {"axes": " ".join(axes)})
+            attributes(self._group[name], {"axes": " ".join(axes)})
             return
         stored = self._group[name]
         assert isinstance(stored, h5py.Dataset)
@@ -73,19 +72,9 @@ def estimates_file(target: PathType, source: PathType, max_bytes: float | int = 
     It appears whole at the end of the block, or not at all where the block raises; other formats than the project's
     become captures. Raises InputError where the place cannot be written or is the source itself.
     """
-    place = Path(os.path.realpath(target))
-    if place.suffix not in writing.SUFFIXES:
-        raise InputError(target, f"cannot write '{place.suffix}' files, expected {' or '.join(writing.SUFFIXES)}")
-    if place.is_dir():
-        raise InputError(target, "is a folder, expected a file name")
-    if place == Path(os.path.realpath(source)):
+    if os.path.realpath(target) == os.path.realpath(source):
         raise InputError(target, "is the input itself, expected another file name")
-    try:
-        handle, scratch = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.", suffix=".part.h5")
-    except OSError as error:
-        raise InputError(target, f"cannot write into {place.parent}: {error.strerror}") from error
-    os.close(handle)
-    try:
+    with whole(target) as scratch:
         _copy(source, scratch, max_bytes)
         with opened(scratch, max_bytes) as contents:
             batch = layout_of(contents).batch
@@ -93,23 +82,9 @@ def estimates_file(target: PathType, source: PathType, max_bytes: float | int = 
             if GROUP in file:
                 del file[GROUP]  # estimates of an earlier run
             yield Sink(file, batch)
-        os.chmod(scratch, writing._mode(place))
-        os.replace(scratch, place)
-    except OSError as error:
-        raise InputError(target, f"writing failed: {error}") from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(scratch)
 
 
-def _say(item: h5py.HLObject, words: dict[str, str]) -> None:
-    """Text of a fixed length: HDF5 keeps other strings in a heap, which breaks badly (see hdf5.py)."""
-    for name, text in words.items():
-        raw = text.encode()
-        item.attrs[name] = np.array(raw, dtype=h5py.string_dtype("utf-8", max(1, len(raw))))
-
-
-def _copy(source: PathType, scratch: str, max_bytes: float | int) -> None:
+def _copy(source: PathType, scratch: PathType, max_bytes: float | int) -> None:
     if format_of(source) == CAPTURE:
         shutil.copyfile(source, scratch)
         return

@@ -1,12 +1,8 @@
 """Slots to capture files of the project's schema (capture.py says what it is): whole or not at all."""
 
-import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -14,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hhat.io.errors import InputError, PathType
+from hhat.io.errors import PathType
 from hhat.io.factors import named_factors
 from hhat.io.fields import EVENT_AXES
 from hhat.io.operators import Arrays, Groups, flatten
 from hhat.io.root import raw_root
+from hhat.io.whole import attributes, whole
 from hhat.ops import LinearOp
 from hhat.types import Slot
 
-SUFFIXES = (".h5", ".hdf5")
 Stored = dict[str, tuple[np.ndarray, tuple[str, ...]]]
 """Values and axes by dataset."""
 
@@ -108,27 +104,9 @@ def _numpy(value: Tensor) -> np.ndarray:
 
 def _write(path: PathType, slot: Slot, arrays: Stored, groups: Groups) -> None:
     root = raw_root(slot.about, datetime.now(UTC).isoformat(timespec="seconds"))
-    target = Path(os.path.realpath(path))
-    if target.suffix not in SUFFIXES:
-        raise InputError(path, f"cannot write '{target.suffix}' files, expected {' or '.join(SUFFIXES)}")
-    if target.is_dir():
-        raise InputError(path, "is a folder, expected a file name")
-    try:
-        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    except OSError as error:
-        raise InputError(path, f"cannot write into {target.parent}: {error.strerror}") from error
-    os.close(handle)
-    try:
-        # large attributes (positions of thousands of elements) need the newer attribute storage
-        with h5py.File(scratch, "w", libver=("v108", "latest")) as file:
-            _fill(file, root, slot, arrays, groups)
-        os.chmod(scratch, _mode(target))
-        os.replace(scratch, target)
-    except OSError as error:
-        raise InputError(path, f"writing failed: {error}") from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(scratch)
+    # large attributes (positions of thousands of elements) need the newer attribute storage
+    with whole(path) as scratch, h5py.File(scratch, "w", libver=("v108", "latest")) as file:
+        _fill(file, root, slot, arrays, groups)
 
 
 def _fill(
@@ -138,29 +116,11 @@ def _fill(
     arrays: Stored,
     groups: Groups,
 ) -> None:
-    _attributes(file, root)
-    for name, attributes in groups.items():
-        _attributes(file.require_group(name), attributes)
+    attributes(file, root)
+    for name, words in groups.items():
+        attributes(file.require_group(name), words)
     for name, (value, axes) in arrays.items():
         dataset = file.create_dataset(name, data=value)
-        _attributes(dataset, {"axes": " ".join(axes)})
+        attributes(dataset, {"axes": " ".join(axes)})
         if name == "selection":
             dataset.attrs["size"] = slot.obs.op.in_shape[-1]
-
-
-def _attributes(item: h5py.HLObject, attributes: dict[str, Any]) -> None:
-    """Text is stored with a fixed length: HDF5 keeps other strings in a heap, which breaks badly (see hdf5.py)."""
-    for name, value in attributes.items():
-        if isinstance(value, str):
-            text = value.encode()
-            value = np.array(text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
-        item.attrs[name] = value
-
-
-def _mode(target: Path) -> int:
-    """The mode of the file that is replaced, else what the process gives new files (mkstemp makes private ones)."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

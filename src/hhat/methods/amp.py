@@ -19,6 +19,7 @@ from hhat.methods.base import (
     unpack,
 )
 from hhat.methods.readout import channel_belief
+from hhat.ops.linalg import squared
 from hhat.priors.base import Prior
 from hhat.types import Estimate, Gaussian, Observation, State
 
@@ -44,7 +45,7 @@ class Gamp(Method):
     damping: float = 0.7
     learn_after: int = 3
     max_steps: int = 300
-    tol: float | None = 1e-7
+    tol: float | None = 1e-6
 
     def __post_init__(self):
         if not 0 < self.damping <= 1:
@@ -86,11 +87,11 @@ class Gamp(Method):
             "s": s,
             "r": r.mean,
             "r_var": r_var,
-            "change": settled_change(relative_change(found.mean, x, task.num_event), noise, obs),
+            "change": settled_change(relative_change(fresh, x, task.num_event), noise, obs),
             "count": state["count"] + 1,
             **pack(prior),
         }
-        seen = (obs.y - task.op.apply(fresh)).abs().square() + squares.apply(v)
+        seen = squared(obs.y - task.op.apply(fresh)) + squares.apply(v)
         return {**new, "noise_var": seen.mean(task.out_event(), keepdim=True)}
 
     def read(self, state: State, obs: Observation) -> Estimate:

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from hhat.ops.base import LinearOp
 from hhat.ops.elementary import Identity
+from hhat.ops.linalg import squared
 from hhat.priors.base import Prior, power
 from hhat.priors.gauss import Gauss
 from hhat.types import Estimate, Gaussian, Observation, State
 
 ANNEAL = 0.9
+"""Least factor per step by which the noise that a message-passing loop works with comes down to the given one."""
 START_NOISE = 0.1
 """Where unknown noise starts, as a share of the received power: learning from above is safe, from below it is not."""
 
@@ -102,7 +104,7 @@ def start_prior(prior: Prior | None, obs: Observation, task: Problem) -> Prior:
 
 def received_power(obs: Observation, task: Problem) -> Tensor:
     """Mean signal power per sample of y, (*batch, 1, ..): at least 1 % of what came, where noise claims more."""
-    energy = obs.y.abs().square()
+    energy = squared(obs.y)
     noise = 0.0 if obs.noise_var is None else obs.noise_var
     total = energy.mean(task.out_event(), keepdim=True)
     signal = (energy - noise).mean(task.out_event(), keepdim=True)
@@ -134,8 +136,8 @@ def unpack(prior: Prior | None, state: State, task: Problem) -> Prior:
 def relative_change(new: Tensor, old: Tensor, num_event: int) -> Tensor:
     """|new - old|^2 / |new|^2 per batch item; 0 where both are zero."""
     start = new.ndim - num_event
-    moved = (new - old).abs().square().flatten(start).sum(-1)
-    size = new.abs().square().flatten(start).sum(-1)
+    moved = squared(new - old).flatten(start).sum(-1)
+    size = squared(new).flatten(start).sum(-1)
     return torch.where(moved == 0, 0.0, moved / size.clamp_min(torch.finfo(size.dtype).tiny))
 
 
@@ -144,7 +146,7 @@ def start_noise(obs: Observation, always: bool = False) -> State:
     if obs.noise_var is not None and not always:
         return {}
     axes = tuple(range(-len(obs.op.out_shape), 0))
-    start = START_NOISE * obs.y.abs().square().mean(axes, keepdim=True)
+    start = START_NOISE * squared(obs.y).mean(axes, keepdim=True)
     return {"noise_var": start.expand(*obs.batch_shape, *start.shape[start.ndim - len(axes) :]).clone()}
 
 
@@ -161,7 +163,7 @@ def annealed_noise(state: State, obs: Observation) -> Tensor:
     if obs.noise_var is None:
         return state["noise_var"]
     axes = tuple(range(-len(obs.op.out_shape), 0))
-    start = START_NOISE * obs.y.abs().square().mean(axes, keepdim=True)
+    start = START_NOISE * squared(obs.y).mean(axes, keepdim=True)
     count = state["count"][(..., *(None,) * len(axes))]
     return torch.maximum(obs.noise_var, torch.minimum(state["noise_var"], start * ANNEAL**count))
 
@@ -183,7 +185,7 @@ def learned_noise(task: Problem, x: Gaussian, prior_var: Tensor, noise_var: Tens
     tiny = torch.finfo(x.var.dtype).tiny
     known = (1 - x.var / prior_var.clamp_min(tiny)).clamp(0, 1)
     known = known.expand(*known.shape[: known.ndim - len(shape)], *shape).sum(task.event())
-    residual = (task.y - task.op.apply(x.mean)).abs().square()
+    residual = squared(task.y - task.op.apply(x.mean))
     count = residual[(0,) * (residual.ndim - len(task.op.out_shape))].numel()
     total = residual.sum(task.out_event()) + noise_var.flatten(-len(task.op.out_shape))[..., 0] * known
     return (total / count).reshape(*total.shape, *(1,) * len(task.op.out_shape))

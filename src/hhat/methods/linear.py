@@ -21,6 +21,7 @@ from hhat.methods.base import (
 )
 from hhat.ops.base import LinearOp, cached
 from hhat.ops.conditional import Conditional
+from hhat.ops.linalg import squared
 from hhat.ops.pinv import pinv
 from hhat.ops.posterior import condition
 from hhat.priors.base import Prior
@@ -56,7 +57,7 @@ class LeastSquares(Method):
             axes = tuple(range(-len(op.out_shape), 0))
             samples = math.prod(op.out_shape)
             spare = samples - float(seen.flatten(-len(op.in_shape)).sum(-1).max())
-            rest = (obs.y - op.apply(h)).abs().square().sum(axes, keepdim=True)
+            rest = squared(obs.y - op.apply(h)).sum(axes, keepdim=True)
             # without spare samples the noise cannot be told: the largest number stands for it in the state
             found = rest / spare if spare > 1 - SEEN else torch.full_like(rest, torch.finfo(rest.dtype).max)
             new["noise_var"] = found.expand(state["noise_var"].shape)

@@ -22,12 +22,16 @@ from hhat.methods.base import (
     unpack,
 )
 from hhat.methods.readout import channel_belief
+from hhat.ops.coupling import coupled_axes
+from hhat.ops.linalg import squared
 from hhat.ops.posterior import posterior
 from hhat.priors.base import Prior
 from hhat.types import Estimate, Gaussian, Observation, State
 
 WIDEST = 1e6
 """An extrinsic variance is at most this many times the variance it came from: 'the other side adds nothing'."""
+SETTLE_AFTER = 30
+"""Steps after which the share of new messages shrinks as 1/step."""
 SURPRISE = 2
 """A residual whose energy exceeds the promised one by this factor is believed over the promise."""
 
@@ -39,8 +43,9 @@ class Oamp(Method):
       (x_po, v_po) = LMMSE of x from y under CN(x_pri, v_pri);  (r, v_r) = posterior / (x_pri, v_pri)
       (x, v)       = prior.denoise(r, v_r);                     (x_pri, v_pri) = posterior / (r, v_r)
 
-    Variances are averaged over `average_axes` of the coefficients (None: all, the usual scalar form, which lets the
-    LMMSE step use the operator's singular values; (): none, per entry). Noise may differ per entry of y.
+    Variances are averaged over `average_axes` of the coefficients. None: over the axes that the operator mixes, one
+    variance per independent block, which lets the LMMSE step use singular values; all axes: the usual scalar form;
+    (): none, per entry. Noise may differ per entry of y.
     damping: share of the new message to the LMMSE step that is taken. The prior's parameters are learned from r by
     EM where it is learnable; so is noise that is not given.
     info: coefficients, the last pseudo-observation, the prior as learned.
@@ -53,7 +58,7 @@ class Oamp(Method):
     average_axes: tuple[int, ...] | None = None
     damping: float = 0.7
     max_steps: int = 200
-    tol: float | None = 1e-7
+    tol: float | None = 1e-6
 
     def __post_init__(self):
         if not 0 < self.damping <= 1:
@@ -81,8 +86,8 @@ class Oamp(Method):
             prior = prior.learn(r)
         x = prior.denoise(r)
         back = extrinsic(Gaussian(x.mean, self._average(x.var, task)), r)
-        first = (state["count"] == 0)[(..., *(None,) * task.num_event)]
-        share = torch.where(first, 1.0, self.damping)
+        lift = (..., *(None,) * task.num_event)
+        share = torch.where(state["count"] == 0, 1.0, self._share(state["count"]))[lift]
         new: State = {
             "x_pri": share * back.mean + (1 - share) * before.mean,
             "v_pri": share * back.var + (1 - share) * before.var,
@@ -103,8 +108,12 @@ class Oamp(Method):
         info = {"coefficients": x, "pseudo_observation": r, "prior": unpack(self.prior, state, task)}
         return Estimate(channel_belief(task, r, x, noise_of(state, obs)), {**info, **noise_info(state, obs)})
 
+    def _share(self, count: Tensor) -> Tensor:
+        """Share of a new message: `damping`, later less, so that cycles of finite systems die out."""
+        return self.damping * (SETTLE_AFTER / count.clamp_min(SETTLE_AFTER))
+
     def _average(self, var: Tensor, task: Problem) -> Tensor:
-        axes = task.event() if self.average_axes is None else self.average_axes
+        axes = coupled_axes(task.op) if self.average_axes is None else self.average_axes
         return var.mean(axes, keepdim=True) if axes else var
 
 
@@ -115,7 +124,7 @@ def _surprise(task: Problem, state: State, noise_var: Tensor) -> Tensor:
     promise holds nothing changes. The measured form alone is Ma & Ping's estimator, their eq. (31).
     """
     axes = task.out_event()
-    residual = (task.y - task.op.apply(state["x_pri"])).abs().square().sum(axes)
+    residual = squared(task.y - task.op.apply(state["x_pri"])).sum(axes)
     promised = task.op.squares.apply(state["v_pri"].expand(state["x_pri"].shape)).sum(axes)
     noise = noise_var.expand(*residual.shape, *task.op.out_shape).sum(axes)
     factor = (residual - noise) / promised.clamp_min(torch.finfo(promised.dtype).tiny)
@@ -130,4 +139,6 @@ def extrinsic(after: Gaussian, before: Gaussian) -> Gaussian:
     # 1/after - 1/before without the difference of two large numbers
     ratio = ((before.var - after_var) / before.var.clamp_min(tiny)).clamp_min(1 / WIDEST)
     mean = (after.mean - (1 - ratio) * before.mean) / ratio
+    # where the step widened the belief it added nothing: keep its mean, not a difference divided by almost zero
+    mean = torch.where(ratio > 1 / WIDEST, mean, after.mean)
     return Gaussian(mean, after_var / ratio)

@@ -17,6 +17,7 @@ from hhat.methods.base import (
     relative_change,
     start_noise,
 )
+from hhat.ops.linalg import squared
 from hhat.ops.posterior import posterior
 from hhat.priors.base import Prior
 from hhat.types import Estimate, Gaussian, Observation, State
@@ -63,7 +64,7 @@ class Sbl(Method):
         task = problem(obs, self.prior)
         v, noise = state["v"], noise_of(state, obs)
         x = posterior(task.op, obs.y, Gaussian(obs.y.new_zeros(()), v), noise).belief
-        second = x.mean.abs().square() + x.var
+        second = squared(x.mean) + x.var
         axes = self._tied(obs, task)
         fresh = torch.maximum(second.mean(axes, keepdim=True) if axes else second, state["floor"])
         new: State = {**state, "v": fresh, "change": relative_change(fresh, v, task.num_event)}

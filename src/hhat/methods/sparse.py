@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hhat.methods.base import Method, Problem, gain, noise_info, noise_of, problem, relative_change, start_noise
+from hhat.ops.linalg import squared
 from hhat.ops.pinv import squared_norm
 from hhat.priors.base import Prior
 from hhat.types import Estimate, Gaussian, Observation, State
@@ -32,7 +33,7 @@ class Lasso(Method):
     prior: Prior | None = None
     strength: float = 1.0
     max_steps: int = 300
-    tol: float | None = 1e-8
+    tol: float | None = 1e-7
 
     def __post_init__(self):
         if not self.strength > 0:
@@ -64,7 +65,7 @@ class Lasso(Method):
         change = relative_change(fresh, x, task.num_event)
         new = {"x": fresh, "ahead": ahead, "momentum": momentum, "change": change}
         if obs.noise_var is None:
-            residual = (obs.y - task.op.apply(fresh)).abs().square().mean(task.out_event(), keepdim=True)
+            residual = squared(obs.y - task.op.apply(fresh)).mean(task.out_event(), keepdim=True)
             new["noise_var"] = 0.9 * state["noise_var"] + 0.1 * residual
         return new
 
@@ -125,11 +126,11 @@ class Omp(Method):
         most = state["atoms"].shape[-1]
         residual = state["residual"]
         limit = self._limit(state, obs)
-        live = residual.abs().square().sum(-1) > limit  # an item whose y is all noise takes no atom
+        live = squared(residual).sum(-1) > limit  # an item whose y is all noise takes no atom
         match = task.op.adjoint(residual.reshape(*batch, *task.op.out_shape)).flatten(len(batch))
         norms = task.op.squares
         weight = norms.adjoint(obs.y.real.new_ones(task.op.out_shape)).flatten(-task.num_event)
-        score = match.abs().square() / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+        score = squared(match) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
         taken = torch.arange(most, device=count.device) < count[..., None]
         used = torch.zeros_like(score).scatter_add(-1, state["atoms"], taken.to(score.dtype))
         best = score.masked_fill(used > 0, -1).argmax(-1)
@@ -141,7 +142,7 @@ class Omp(Method):
         rest = column - (q @ overlap[..., None])[..., 0]
         again = _project(q, rest)
         rest = rest - (q @ again[..., None])[..., 0]
-        norm = rest.abs().square().sum(-1, keepdim=True).sqrt()
+        norm = squared(rest).sum(-1, keepdim=True).sqrt()
         unit = rest / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         value = (unit.conj() * residual).sum(-1)
         here = torch.nn.functional.one_hot(count.clamp_max(most - 1), most) * live[..., None]
@@ -150,7 +151,7 @@ class Omp(Method):
         triangle = torch.where(here[..., None, :].bool(), r_column[..., :, None], state["triangle"])
         fresh = torch.where(live[..., None], residual - unit * value[..., None], residual)
         count = count + live.to(count.dtype)
-        energy = fresh.abs().square().sum(-1)
+        energy = squared(fresh).sum(-1)
         done = (energy <= limit) | (count >= most)
         return {
             **state,
@@ -177,10 +178,10 @@ class Omp(Method):
         est = _none(task, x.reshape(*batch, *task.op.in_shape), state, obs)
         if obs.noise_var is None:
             free = (state["residual"].shape[-1] - state["count"]).clamp_min(1)
-            left = state["residual"].abs().square().sum(-1) / free
+            left = squared(state["residual"]).sum(-1) / free
             est.info["noise_var"] = left.reshape(*batch, *(1,) * len(task.op.out_shape))
         est.info["num_atoms"] = state["count"]
-        est.info["reached_noise"] = state["residual"].abs().square().sum(-1) <= self._limit(state, obs)
+        est.info["reached_noise"] = squared(state["residual"]).sum(-1) <= self._limit(state, obs)
         return est
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from hhat.ops.linalg import squared
 from hhat.types import Shape
 
 DENSE_LIMIT = 1 << 26
@@ -67,7 +68,7 @@ class LinearOp(abc.ABC):
         """The map with entries |A_mn|^2: what carries variances of independent entries."""
         from hhat.ops.dense import Dense
 
-        return Dense(self.dense().abs().square(), self.in_shape, self.out_shape)
+        return Dense(squared(self.dense()), self.in_shape, self.out_shape)
 
     @property
     def squares(self) -> "LinearOp":

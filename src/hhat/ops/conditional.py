@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hhat.ops import linalg
 from hhat.ops.base import LinearOp
+from hhat.ops.linalg import squared
 from hhat.ops.structured import swap
 from hhat.types import Shape
 
@@ -52,7 +53,7 @@ class Entrywise:
 
     @classmethod
     def make(cls, d: Tensor, v: Tensor, s2: Tensor, shape: Shape, view: LinearOp | None) -> "Entrywise":
-        signal = d.abs().square() * v
+        signal = squared(d) * v
         total = torch.maximum(signal + s2, signal.new_tensor(torch.finfo(signal.dtype).tiny))
         var = (v * (s2 / total)).clamp_min(0)
         if view is not None:
@@ -61,7 +62,7 @@ class Entrywise:
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
         shift = self.gain * y
-        distance = event_sum(y.abs().square() / self.total, self.shape)
+        distance = event_sum(squared(y) / self.total, self.shape)
         log_det = event_sum(self.total.log(), self.shape)
         evidence = log_normal(math.prod(self.shape), log_det, distance)
         return (shift if self.view is None else self.view.apply(shift)), evidence
@@ -93,7 +94,7 @@ class Eigen:
             lefts.append(u.mH)
             rights.append(vh.mH if view is None else view @ vh.mH)
             sigma = sigma * _axis(s.square(), axis, count)
-            rows = s.new_ones(vh.shape[-1]) if view is None else view.abs().square().sum(-1)
+            rows = s.new_ones(vh.shape[-1]) if view is None else squared(view).sum(-1)
             reach = reach * _axis(rows, axis, count)
         floor = RELATIVE_FLOOR[factors[0].matrix.dtype]
         rank = sigma.flatten(-count).shape[-1]
@@ -105,7 +106,7 @@ class Eigen:
         log_det = total.log().flatten(-count).sum(-1) + (num - rank) * s2.log().flatten(-count).sum(-1)
         shrink = v * signal / total
         for axis, right in enumerate(rights):
-            shrink = _apply_axis(right.abs().square(), shrink, axis, count)
+            shrink = _apply_axis(squared(right), shrink, axis, count)
         var = (v * reach - shrink).clamp_min(0)
         return cls(tuple(lefts), tuple(rights), gain, log_det, 1 / total, s2, var, num)
 
@@ -114,10 +115,10 @@ class Eigen:
         w = y
         for axis, left in enumerate(self.left):
             w = _apply_axis(left, w, axis, count)
-        energy = w.abs().square()
+        energy = squared(w)
         distance = (energy * self.inverse).flatten(-count).sum(-1)
         if self.num > self.inverse.flatten(-count).shape[-1]:
-            rest = y.abs().square().flatten(-count).sum(-1) - energy.flatten(-count).sum(-1)
+            rest = squared(y).flatten(-count).sum(-1) - energy.flatten(-count).sum(-1)
             distance = distance + rest.clamp_min(0) / self.noise.flatten(-count).sum(-1)
         shift = self.gain * w
         for axis, right in enumerate(self.right):
@@ -157,14 +158,14 @@ class DenseSystem:
     def make(cls, a: Tensor, v: Tensor, s2: Tensor, view: Tensor | None) -> "DenseSystem":
         rows, columns = a.shape[-2:]
         v, s2 = v.expand(*v.shape[:-1], columns), s2.expand(*s2.shape[:-1], rows)
-        signal = (a.abs().square() * v[..., None, :]).sum(-1).mean(-1, keepdim=True)
+        signal = (squared(a) * v[..., None, :]).sum(-1).mean(-1, keepdim=True)
         s2 = torch.maximum(s2, RELATIVE_FLOOR[a.dtype] * signal).clamp_min(torch.finfo(v.dtype).tiny)
         if rows <= columns:
             av = a * v[..., None, :]
             factor, s2 = _factor(av @ a.mH, s2, RELATIVE_FLOOR[a.dtype] * signal)
             seen = _whiten(factor, av if view is None else av @ view.mH)  # L^-1 A D B^H
-            prior = v if view is None else (view.abs().square() * v[..., None, :]).sum(-1)
-            var = prior - seen.abs().square().sum(-2)
+            prior = v if view is None else (squared(view) * v[..., None, :]).sum(-1)
+            var = prior - squared(seen).sum(-2)
             log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
             return cls(factor, seen.mH, factor, log_det, s2, a, var.clamp_min(0), True)
         root = v.sqrt()[..., None, :]
@@ -172,7 +173,7 @@ class DenseSystem:
         inner = front @ (a * root)
         factor = linalg.cholesky(inner + torch.eye(columns, dtype=a.dtype, device=a.device))
         back = _whiten(factor, (torch.diag_embed(v.sqrt()).to(a.dtype) if view is None else (view * root).mH))
-        var = back.abs().square().sum(-2)
+        var = squared(back).sum(-2)
         log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1) + s2.log().sum(-1)
         return cls(factor, back.mH, front, log_det, s2, a * root, var, False)
 
@@ -180,7 +181,7 @@ class DenseSystem:
         num = self.matrix.shape[-2]
         if self.data_space:
             z = linalg.solve_lower(self.factor, y)
-            return linalg.matvec(self.back, z), log_normal(num, self.log_det, z.abs().square().sum(-1))
+            return linalg.matvec(self.back, z), log_normal(num, self.log_det, squared(z).sum(-1))
         z = linalg.solve_lower(self.factor, linalg.matvec(self.front, y))
         # y^H C^-1 y = y^H S^-1 (y - A x_hat): no difference of large squares
         whitened = _solve_upper(self.factor, z)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hhat.ops import linalg
 from hhat.ops.base import LinearOp
+from hhat.ops.linalg import squared
 from hhat.random import complex_normal
 from hhat.types import Shape
 
@@ -80,7 +81,7 @@ class Dense(LinearOp):
         return self.matrix
 
     def abs2(self) -> LinearOp:
-        return Dense(self.matrix.abs().square(), self.in_shape, self.out_shape)
+        return Dense(squared(self.matrix), self.in_shape, self.out_shape)
 
     def lift(self, count: int) -> LinearOp:
         if not self.batch_shape:

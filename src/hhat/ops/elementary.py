@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hhat.ops.base import Adjoint, LinearOp
+from hhat.ops.linalg import squared
 from hhat.random import complex_normal
 from hhat.types import Shape
 
@@ -86,7 +87,7 @@ class Diagonal(LinearOp):
         return self.values.conj() * y
 
     def abs2(self) -> LinearOp:
-        return Diagonal(self.values.abs().square(), self.ndim)
+        return Diagonal(squared(self.values), self.ndim)
 
     def lift(self, count: int) -> LinearOp:
         if not self.batch_shape:

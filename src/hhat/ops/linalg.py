@@ -45,6 +45,11 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return values.clamp_min(0), vectors
 
 
+def squared(x: Tensor) -> Tensor:
+    """|x|^2 entry by entry: the square of `abs` takes a root first and costs four times as much."""
+    return torch.addcmul(x.real.square(), x.imag, x.imag) if x.is_complex() else x.square()
+
+
 def matvec(matrix: Tensor, x: Tensor) -> Tensor:
     """matrix (*b, m, n) times vectors x (*b', n), the batch axes broadcast.
 

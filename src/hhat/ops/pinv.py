@@ -8,6 +8,7 @@ from hhat.ops.base import LinearOp, cached
 from hhat.ops.compose import Compose
 from hhat.ops.dense import Dense
 from hhat.ops.elementary import Diagonal, Select
+from hhat.ops.linalg import squared
 from hhat.ops.structured import BlockDiag, Kron, Stack
 
 CUTOFF = {torch.complex64: 1e-6, torch.complex128: 1e-12}
@@ -46,7 +47,7 @@ def _pinv(op: LinearOp, like: Tensor) -> tuple[LinearOp, Tensor]:
     u, s, vh = matrix.svd
     live = s > CUTOFF[like.dtype] * s.amax(-1, keepdim=True)
     inverse = (vh.mH * torch.where(live, 1 / s, 0)[..., None, :]) @ u.mH
-    seen = (vh.abs().square() * live[..., :, None]).sum(-2)
+    seen = (squared(vh) * live[..., :, None]).sum(-2)
     return Dense(inverse, op.out_shape, op.in_shape), seen.unflatten(-1, op.in_shape)
 
 
@@ -59,7 +60,7 @@ def _squared_norm(op: LinearOp, like: Tensor) -> Tensor:
     if op.is_unitary or isinstance(op, Select):
         return like.real.new_ones(())
     if isinstance(op, Diagonal):
-        return op.values.abs().square().amax(tuple(range(-op.ndim, 0)))
+        return squared(op.values).amax(tuple(range(-op.ndim, 0)))
     if isinstance(op, Kron):
         return squared_norm(op.left, like) * squared_norm(op.right, like)
     if isinstance(op, Compose):

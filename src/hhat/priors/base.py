@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hhat.ops.base import LinearOp
+from hhat.ops.linalg import squared
 from hhat.types import Gaussian, Shape
 
 
@@ -95,5 +96,5 @@ class Prior(abc.ABC):
 def power(prior: Prior) -> Tensor:
     """Mean of E|x|^2 over the event axes, kept as axes of size 1."""
     now = prior.moments()
-    second = now.mean.abs().square() + now.var
+    second = squared(now.mean) + now.var
     return second.mean(prior.event_axes(), keepdim=True) if second.ndim >= prior.ndim else second

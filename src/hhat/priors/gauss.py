@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hhat.ops.base import LinearOp
 from hhat.ops.dense import Dense
-from hhat.ops.linalg import eigh
+from hhat.ops.linalg import eigh, squared
 from hhat.ops.structured import Kron
 from hhat.priors.base import Prior
 from hhat.random import complex_normal
@@ -68,16 +68,16 @@ class Gauss(Prior):
 
     def scaled(self, c: Tensor | float) -> "Gauss":
         c = torch.as_tensor(c)
-        return replace(self, var=self.var * c.abs().square(), mean=self.mean * c)
+        return replace(self, var=self.var * squared(c), mean=self.mean * c)
 
     def log_evidence(self, r: Gaussian) -> Tensor:
         total = self.var + r.var
-        log = -math.log(math.pi) - total.log() - (r.mean - self.mean).abs().square() / total
+        log = -math.log(math.pi) - total.log() - squared(r.mean - self.mean) / total
         return log.expand(r.mean.shape).sum(self.event_axes())
 
     def learn(self, r: Gaussian) -> "Gauss":
         x = self.denoise(r)
-        second = (x.mean - self.mean).abs().square() + x.var
+        second = squared(x.mean - self.mean) + x.var
         tied = self.tied()
         return replace(self, var=second.mean(tied, keepdim=True) if tied else second)
 

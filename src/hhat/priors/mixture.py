@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hhat.ops.base import LinearOp
+from hhat.ops.linalg import squared
 from hhat.priors.base import Prior
 from hhat.random import complex_normal
 from hhat.types import Gaussian, Shape
@@ -52,14 +53,14 @@ class Mixture(Prior):
         floor = (1e-10 * self.variances.amax(-1)).clamp_min(1e3 * tiny)
         noise = torch.maximum(r.var, floor).clamp_max(WIDEST)[..., None]
         total = self.variances + noise
-        energy = r.mean.abs().square()[..., None]
+        energy = squared(r.mean)[..., None]
         joint = self.weights.clamp_min(tiny).log() - math.log(math.pi) - total.log() - energy / total
         gain = self.variances / total
         return joint, gain, gain * noise, energy
 
     def denoise(self, r: Gaussian) -> Gaussian:
         joint, gain, var, energy = self._components(r)
-        share = joint.softmax(-1)
+        share = _shares(joint)
         mean_gain = (share * gain).sum(-1)
         spread = (share * (gain - mean_gain[..., None]).square()).sum(-1) * energy[..., 0]
         return Gaussian(mean_gain * r.mean, ((share * var).sum(-1) + spread).expand(r.mean.shape))
@@ -69,7 +70,7 @@ class Mixture(Prior):
 
     def learn(self, r: Gaussian) -> "Mixture":
         joint, gain, var, energy = self._components(r)
-        share = joint.softmax(-1)
+        share = _shares(joint)
         axes = tuple(a - 1 for a in self.tied())
         mass = share.mean(axes, keepdim=True) if axes else share
         second = share * (gain.square() * energy + var)
@@ -87,7 +88,7 @@ class Mixture(Prior):
         return complex_normal(shape, gen, dtype) * variances.gather(-1, index[..., None])[..., 0].sqrt()
 
     def scaled(self, c: Tensor | float) -> "Mixture":
-        factor = torch.as_tensor(c).abs().square()
+        factor = squared(torch.as_tensor(c))
         return replace(self, variances=self.variances * (factor[..., None] if factor.ndim else factor))
 
     def params(self) -> dict[str, Tensor]:
@@ -102,6 +103,12 @@ class Mixture(Prior):
     @classmethod
     def example(cls, gen: torch.Generator) -> "Mixture":
         return cls(torch.tensor([0.6, 0.3, 0.1]), torch.tensor([0.0, 0.5, 4.0]))
+
+
+def _shares(joint: Tensor) -> Tensor:
+    """Softmax over the few components: torch's own is five times slower on a short last axis."""
+    weight = (joint - joint.amax(-1, keepdim=True)).exp()
+    return weight / weight.sum(-1, keepdim=True)
 
 
 def bernoulli_gauss(
