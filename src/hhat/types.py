@@ -123,13 +123,15 @@ class Observation:
             torch.broadcast_shapes(y.shape[: y.ndim - len(out_shape)], tuple(op.batch_shape))
         except RuntimeError:
             raise ValueError(f"y: batch {tuple(y.shape)} does not fit the operator's {op.batch_shape}") from None
+        if y.numel() == 0:
+            raise ValueError(f"y: expected at least one item, got shape {tuple(y.shape)}")
         if noise_var is not None:
             noise_var = torch.as_tensor(noise_var, device=y.device)
             if noise_var.is_complex():
                 raise ValueError("noise_var: expected real E|n|^2, got a complex tensor")
             noise_var = noise_var.to(y.real.dtype)
             if bool((~(noise_var >= 0)).any()) or bool(torch.isinf(noise_var).any()):
-                raise ValueError(f"noise_var: expected finite values >= 0, got {float(noise_var.min())}")
+                raise ValueError(f"noise_var: expected finite values >= 0, got {noise_var.flatten()[:4].tolist()}")
             try:
                 fits = torch.broadcast_shapes(noise_var.shape, y.shape) == y.shape
             except RuntimeError:

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import hhat
+from hhat import registry
+from hhat.methods.linear import LeastSquares
 from hhat.ops import Dense, Fourier, Identity, Kron
 from hhat.priors import Gauss, bernoulli_gauss, covariance
 from hhat.random import complex_normal, generator
@@ -51,6 +53,57 @@ def test_track_survives_a_lost_slot_and_says_so():
         assert (estimates[2].status == Status.OK).all()
 
 
+class Follower(LeastSquares):
+    """A tracker for the tests: half of the last estimate and half of least squares."""
+
+    tracks = True
+
+    def step(self, state, obs):
+        new = super().step(state, obs)
+        return {**new, "h": 0.5 * state["h"] + 0.5 * new["h"]}
+
+
+def test_a_tracker_resumes_from_a_file_bit_for_bit(tmp_path):
+    _, obs = observe()
+    slots = [Observation(obs.y * (1 + 0.3 * i), obs.op, 0.05) for i in range(4)]
+    unbroken = list(hhat.track(Follower(), slots))
+    assert not torch.allclose(unbroken[1][1].belief.mean, hhat.solve(hhat.method("ls"), slots[1]).belief.mean)
+    for state, _ in hhat.track(Follower(), slots[:2]):
+        hhat.save_state(tmp_path / "s", state)
+    resumed = list(hhat.track(Follower(), slots[2:], hhat.load_state(tmp_path / "s")))
+    for (_, whole), (_, part) in zip(unbroken[2:], resumed, strict=True):
+        assert torch.equal(whole.belief.mean, part.belief.mean)
+
+
+def test_a_tracker_keeps_its_state_through_a_lost_slot():
+    _, obs = observe()
+    lost = Observation(obs.y.clone().fill_(float("nan")), obs.op, 0.05)
+    first, second, third = list(hhat.track(Follower(), [obs, lost, obs]))
+    assert torch.equal(first[0]["h"], second[0]["h"]) and torch.isinf(second[1].belief.var).all()
+    assert torch.isfinite(third[1].belief.mean).all()
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_other_methods_solve_each_slot_on_its_own(name):
+    settings = {"prior": Gauss(1.0)} if name == "lmmse" else {}
+    _, obs = observe()
+    slots = [Observation(obs.y * (1 + i), obs.op, 0.05) for i in range(3)]
+    for slot, (_, est) in zip(slots, hhat.track(hhat.method(name, **settings), slots), strict=True):
+        torch.testing.assert_close(est.belief.mean, hhat.solve(hhat.method(name, **settings), slot).belief.mean)
+
+
+def test_cached_factors_do_not_leak_shapes_or_values():
+    _, obs = observe()
+    prior = Gauss(torch.ones(2, 10))
+    method = hhat.method("lmmse", prior=prior)
+    hhat.solve(method, Observation(obs.y, obs.op, torch.full((5, 1, 1), 0.1)))
+    hhat.solve(method, Observation(obs.y[:1], obs.op, torch.full((1, 1, 1), 0.1)))
+    alone = hhat.solve(method, Observation(obs.y[0], obs.op, 0.1))
+    assert alone.belief.mean.shape == (2, 10) and alone.info["log_evidence"].shape == ()
+    other = hhat.solve(method, Observation(obs.y[0], obs.op, 0.5))
+    assert not torch.allclose(alone.belief.var, other.belief.var)
+
+
 def test_track_follows_the_slots():
     _, obs = observe()
     twice = Observation(2 * obs.y, obs.op, 0.2)
@@ -85,6 +138,16 @@ def test_bad_state_files_are_named(tmp_path):
     ("make", "word"),
     [
         (lambda y, op: Observation(y.real, op), "complex"),
+        (lambda y, op: Observation(y[:0], op), "at least one item"),
+        (lambda y, op: hhat.prior("gauss", var=float("inf")), "finite"),
+        (lambda y, op: hhat.prior("gauss-mixture", weights=[1.0]), "as many weights"),
+        (lambda y, op: hhat.prior("covariance", matrix=-torch.eye(3)), "semidefinite"),
+        (lambda y, op: hhat.prior("covariance", matrix=torch.tensor([[1.0, 2], [0, 1]])), "Hermitian"),
+        (lambda y, op: hhat.solve(hhat.method("oamp", average_axes=(0,)), Observation(y, op, 1.0)), "average_axes"),
+        (
+            lambda y, op: hhat.solve(hhat.method("oamp", prior=Gauss(tied_axes=(-9,))), Observation(y, op, 1.0)),
+            "tied_axes",
+        ),
         (lambda y, op: Observation(y[..., :3], op), "expected shape"),
         (lambda y, op: Observation(y, op, -1.0), "noise_var"),
         (lambda y, op: Observation(y, op, float("nan")), "noise_var"),

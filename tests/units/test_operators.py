@@ -13,15 +13,16 @@ def cn(*shape):
     return complex_normal(shape, generator("ops", *shape), torch.complex128)
 
 
-def check_kron_is_torch_kron():
-    left, right = cn(2, 3), cn(4, 5)
-    op, x = Kron(left, right), cn(6, 3, 5)
+def check_kron_is_torch_kron(rows=2, columns=3):
+    left, right = cn(rows, columns), cn(rows, columns).conj() * 2
+    op, x = Kron(left, right), cn(6, columns, columns)
     torch.testing.assert_close(op.apply(x), left @ x @ right.mT)
     torch.testing.assert_close(op.dense(torch.complex128), torch.kron(left, right))
 
 
 def test_kron_is_torch_kron():
     check_kron_is_torch_kron()
+    check_kron_is_torch_kron(3, 3)
 
 
 def test_fourier_is_the_dft_matrix():

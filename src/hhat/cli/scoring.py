@@ -16,13 +16,17 @@ DRAWS = 20
 """Noise draws of a re-noise score"""
 
 
+LARGEST_SNR_DB = 300.0
+"""10^(30) still fits single precision."""
+
+
 def parse_score(text: str | None) -> str | None:
     """None, "holdout" or the SNR in dB of a re-noise score as text."""
     if text is None or text == "holdout":
         return text
     name, _, value = text.partition(":")
     try:
-        if name == "renoise" and math.isfinite(float(value)):
+        if name == "renoise" and abs(float(value)) <= LARGEST_SNR_DB:
             return value
     except ValueError:
         pass

@@ -74,7 +74,7 @@ class Gamp(Method):
         first = (state["count"] == 0)[(..., *(None,) * len(task.op.out_shape))]
         share = torch.where(first, 1.0, self.damping)
         s = share * v_s * (obs.y - p) + (1 - share) * state["s"]
-        r_var = 1 / squares.adjoint(v_s).clamp_min(tiny)
+        r_var = 1 / squares.adjoint(v_s).clamp_min(1e-30)  # unseen coefficients: wide, but finite
         r = Gaussian(x + r_var * task.op.adjoint(s), r_var)
         if prior.learnable and bool((state["count"] >= self.learn_after).any()):
             prior = prior.learn(r)

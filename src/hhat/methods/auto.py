@@ -42,7 +42,8 @@ class Auto(Method):
 
     - a prior that is Gaussian and known (a covariance): its LMMSE, which is optimal under it;
     - any other prior: OAMP with it;
-    - no prior, subcarriers and fewer than 16 antennas: delay dictionary, SBL with variances tied over antennas;
+    - no prior, subcarriers and axes too short to resolve (under 16 antennas, symbols): delay dictionary, SBL with
+      variances tied over those axes;
     - no prior, an array: angular (and delay) basis, OAMP with a learned Gaussian mixture.
     subcarriers: signed indices of the tones, where they are not contiguous.
     info["method"], info["why"] say what was taken.
@@ -61,7 +62,7 @@ class Auto(Method):
         axes = obs.axes or ("ant",) * len(obs.op.in_shape)
         basis, tied, words = basis_for(tuple(obs.op.in_shape), axes, self.subcarriers)
         if tied:
-            why = f"{words}; one variance per delay, shared by the antennas, learned from the pilots"
+            why = f"{words}; one variance per delay, shared by the other axes, learned from the pilots"
             return Choice(Sbl(Gauss(basis=basis), tied), "sbl", why)
         why = f"{words}; coefficients from a Gaussian mixture learned from the pilots"
         return Choice(Oamp(gauss_mixture(basis=basis)), "oamp", why)

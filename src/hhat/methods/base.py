@@ -16,6 +16,8 @@ from hhat.types import Estimate, Gaussian, Observation, State
 
 ANNEAL = 0.9
 """Least factor per step by which the noise that a message-passing loop works with comes down to the given one."""
+NOISELESS = 1e-6
+"""Share of the received power below which noise is as good as none for the claim of convergence."""
 START_NOISE = 0.1
 """Where unknown noise starts, as a share of the received power: learning from above is safe, from below it is not."""
 
@@ -24,6 +26,7 @@ class Method(abc.ABC):
     """An estimator. Subclasses are frozen dataclasses whose defaults are the best we know.
 
     uses_prior: does a `prior` change the answer?
+    tracks:     does the state carry knowledge from slot to slot?
     variance:   "posterior" (calibrated under the prior), "plug-in" (noise only) or "none" (reported infinite)
     max_steps:  most steps `solve` takes
     tol:        an item has converged when `state["change"]` is at most this; None: take exactly max_steps steps
@@ -33,6 +36,7 @@ class Method(abc.ABC):
     """
 
     uses_prior: ClassVar[bool] = False
+    tracks: ClassVar[bool] = False
     variance: ClassVar[str] = "none"
     max_steps: int | None = 1
     tol: float | None = None
@@ -172,7 +176,9 @@ def settled_change(change: Tensor, noise: Tensor, obs: Observation) -> Tensor:
     """The change, held at 1 for items whose working noise is still above the given one: they have not converged."""
     if obs.noise_var is None:
         return change
-    above = (noise > 1.001 * obs.noise_var).expand(*change.shape, *obs.op.out_shape)
+    axes = tuple(range(-len(obs.op.out_shape), 0))
+    least = NOISELESS * squared(obs.y).mean(axes, keepdim=True)
+    above = (noise > torch.maximum(1.001 * obs.noise_var, least)).expand(*change.shape, *obs.op.out_shape)
     return torch.where(above.flatten(change.ndim).any(-1), change.clamp_min(1.0), change)
 
 
@@ -189,6 +195,27 @@ def learned_noise(task: Problem, x: Gaussian, prior_var: Tensor, noise_var: Tens
     count = residual[(0,) * (residual.ndim - len(task.op.out_shape))].numel()
     total = residual.sum(task.out_event()) + noise_var.flatten(-len(task.op.out_shape))[..., 0] * known
     return (total / count).reshape(*total.shape, *(1,) * len(task.op.out_shape))
+
+
+def axis_numbers(
+    setting: str, axes: tuple[str | int, ...], names: tuple[str, ...] | None, num_event: int
+) -> tuple[int, ...]:
+    """Axes of the coefficients as negative numbers, names meaning channel axes; ValueError says what there is."""
+    if names is not None and len(names) != num_event and any(isinstance(axis, str) for axis in axes):
+        raise ValueError(f"{setting}: {num_event} coefficient axes, {len(names)} channel axes: give numbers, not names")
+    found: list[int] = []
+    for axis in axes:
+        if isinstance(axis, int):
+            if not -num_event <= axis < 0:
+                raise ValueError(f"{setting}: expected -{num_event}..-1 or a name, got {axis}")
+            found.append(axis)
+        elif names is not None and axis in names:
+            found.append(names.index(axis) - len(names))
+        else:
+            raise ValueError(f"{setting}: no axis '{axis}'; the observation has {names or 'no named axes'}")
+    if len(set(found)) != len(found):
+        raise ValueError(f"{setting}: an axis is named twice in {axes}")
+    return tuple(found)
 
 
 def noise_info(state: State, obs: Observation) -> dict:

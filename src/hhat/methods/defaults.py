@@ -6,8 +6,8 @@ from typing import Any
 
 from hhat import registry
 from hhat.methods.auto import Choice, basis_for
-from hhat.methods.base import Method
-from hhat.methods.sbl import Sbl, axis_numbers
+from hhat.methods.base import Method, axis_numbers
+from hhat.methods.sbl import Sbl
 from hhat.priors.base import Prior
 from hhat.settings import typed
 from hhat.types import About, Observation
@@ -87,7 +87,7 @@ def _prior(name: str, target: Any, obs: Observation, settings: dict[str, Any]) -
     if isinstance(settings.get("tied_axes"), str):
         # priors know numbers alone, a user the names of axes
         named = typed(Sbl, {"tied_axes": settings["tied_axes"]})["tied_axes"]
-        settings = settings | {"tied_axes": axis_numbers(named, obs, len(obs.op.in_shape))}
+        settings = settings | {"tied_axes": axis_numbers("tied_axes", named, obs.axes, len(obs.op.in_shape))}
     return registry.build("priors", name, _named(name, target, settings))
 
 

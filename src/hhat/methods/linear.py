@@ -28,6 +28,8 @@ from hhat.priors.base import Prior
 from hhat.priors.gauss import Gauss
 from hhat.types import Estimate, Gaussian, Observation, State
 
+SPARE = 0.5
+"""Samples beyond the unknowns that it takes to estimate the noise (a count, so that round-off cannot matter)."""
 SEEN = 0.999
 """An unknown of which y sees less than this share is not determined by least squares: its variance is infinite."""
 
@@ -56,10 +58,12 @@ class LeastSquares(Method):
         if obs.noise_var is None:
             axes = tuple(range(-len(op.out_shape), 0))
             samples = math.prod(op.out_shape)
-            spare = samples - float(seen.flatten(-len(op.in_shape)).sum(-1).max())
+            count = len(op.in_shape)
+            spare = (samples - seen.flatten(seen.ndim - count).sum(-1))[(..., *(None,) * len(axes))]
             rest = squared(obs.y - op.apply(h)).sum(axes, keepdim=True)
             # without spare samples the noise cannot be told: the largest number stands for it in the state
-            found = rest / spare if spare > 1 - SEEN else torch.full_like(rest, torch.finfo(rest.dtype).max)
+            largest = torch.full_like(rest, torch.finfo(rest.dtype).max)
+            found = torch.where(spare > SPARE, rest / spare.clamp_min(SPARE), largest)
             new["noise_var"] = found.expand(state["noise_var"].shape)
         return new
 
@@ -73,7 +77,8 @@ class LeastSquares(Method):
         hidden = (seen < SEEN) | unknown[(..., *(None,) * len(obs.op.in_shape))]
         info = noise_info(state, obs)
         if bool(unknown.any()):
-            info = {"noise_var": torch.full_like(noise, torch.inf), "noise_var_source": "not identifiable"}
+            told = torch.where(noise >= largest, torch.inf, noise)
+            info = {"noise_var": told, "noise_var_source": "estimated; infinite where y does not tell"}
         return Estimate(Gaussian(state["h"], torch.where(hidden, torch.inf, var)), info)
 
 
@@ -136,7 +141,8 @@ class Lmmse(Method):
         if self.prior is None or self.prior.learnable or obs.noise_var is None:
             return make()[2]
         value = float(noise) if noise.numel() == 1 else (id(noise), noise._version)
-        return cached(task.op, ("lmmse", id(self.prior), value, obs.y.dtype, str(obs.y.device)), make)[2]
+        key = (id(self.prior), value, tuple(noise.shape), obs.y.dtype, str(obs.y.device))
+        return cached(task.op, ("lmmse", *key), make)[2]
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "Lmmse":

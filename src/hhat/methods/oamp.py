@@ -10,6 +10,7 @@ from hhat.methods.base import (
     Method,
     Problem,
     annealed_noise,
+    axis_numbers,
     learned_noise,
     noise_info,
     noise_of,
@@ -28,8 +29,9 @@ from hhat.ops.posterior import posterior
 from hhat.priors.base import Prior
 from hhat.types import Estimate, Gaussian, Observation, State
 
-WIDEST = 1e6
-"""An extrinsic variance is at most this many times the variance it came from: 'the other side adds nothing'."""
+WIDEST = {torch.float32: 1e4, torch.float64: 1e6}
+"""An extrinsic variance is at most this many times the variance it came from: 'the other side adds nothing'. The
+division amplifies round-off by as much."""
 SETTLE_AFTER = 30
 """Steps after which the share of new messages shrinks as 1/step."""
 SURPRISE = 2
@@ -57,7 +59,7 @@ class Oamp(Method):
     prior: Prior | None = None
     average_axes: tuple[int, ...] | None = None
     damping: float = 0.7
-    max_steps: int = 200
+    max_steps: int = 300
     tol: float | None = 1e-6
 
     def __post_init__(self):
@@ -66,6 +68,7 @@ class Oamp(Method):
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         task = problem(obs, self.prior)
+        axis_numbers("average_axes", self.average_axes or (), None, task.num_event)
         prior = start_prior(self.prior, obs, task)
         now, shape = prior.moments(), (*obs.batch_shape, *task.op.in_shape)
         one = obs.y.real.new_ones(obs.batch_shape)
@@ -137,8 +140,8 @@ def extrinsic(after: Gaussian, before: Gaussian) -> Gaussian:
     tiny = torch.finfo(after.var.dtype).tiny
     after_var = torch.minimum(after.var, before.var).clamp_min(tiny)
     # 1/after - 1/before without the difference of two large numbers
-    ratio = ((before.var - after_var) / before.var.clamp_min(tiny)).clamp_min(1 / WIDEST)
+    ratio = ((before.var - after_var) / before.var.clamp_min(tiny)).clamp_min(1 / WIDEST[after.var.dtype])
     mean = (after.mean - (1 - ratio) * before.mean) / ratio
     # where the step widened the belief it added nothing: keep its mean, not a difference divided by almost zero
-    mean = torch.where(ratio > 1 / WIDEST, mean, after.mean)
+    mean = torch.where(ratio > 1 / WIDEST[after.var.dtype], mean, after.mean)
     return Gaussian(mean, after_var / ratio)

@@ -7,6 +7,10 @@ from hhat.methods.base import Problem
 from hhat.ops.posterior import posterior
 from hhat.types import Gaussian
 
+LEAST_PRECISION = 1e-4
+"""Least precision of a denoiser's factor, relative to that of its input: mixtures may widen a belief, and a factor
+with less would only carry round-off."""
+
 
 def channel_belief(task: Problem, r: Gaussian, x: Gaussian, noise_var: Tensor) -> Gaussian:
     """Belief on h from a denoiser's input r and output x.
@@ -21,7 +25,7 @@ def channel_belief(task: Problem, r: Gaussian, x: Gaussian, noise_var: Tensor) -
         var = task.basis.squares.apply(x.var.expand(x.mean.shape))
         return Gaussian(task.basis.apply(x.mean), var)
     tiny = torch.finfo(x.var.dtype).tiny
-    precision = (1 / x.var.clamp_min(tiny) - 1 / r.var).clamp_min(1e-6 / r.var.clamp_max(1e30))
+    precision = (1 / x.var.clamp_min(tiny) - 1 / r.var).clamp_min(LEAST_PRECISION / r.var.clamp_max(1e30))
     shift = x.mean / x.var.clamp_min(tiny) - r.mean / r.var
     factor = Gaussian(shift / precision, 1 / precision)
     return posterior(task.op, task.y, factor, noise_var, task.basis).belief

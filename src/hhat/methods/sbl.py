@@ -8,6 +8,7 @@ import torch
 from hhat.methods.base import (
     Method,
     Problem,
+    axis_numbers,
     gain,
     learned_noise,
     noise_info,
@@ -81,25 +82,4 @@ class Sbl(Method):
         return Estimate(Gaussian(mean, found.belief.var), info)
 
     def _tied(self, obs: Observation, task: Problem) -> tuple[int, ...]:
-        return axis_numbers(self.tied_axes, obs, task.num_event)
-
-
-def axis_numbers(axes: tuple[str | int, ...], obs: Observation, num_event: int) -> tuple[int, ...]:
-    """Names of channel axes as negative numbers; ValueError lists the names there are."""
-    found: list[int] = []
-    if obs.axes is not None and len(obs.axes) != num_event and any(isinstance(axis, str) for axis in axes):
-        raise ValueError(
-            f"tied_axes: the basis has {num_event} axes, the channel {len(obs.axes)}: give numbers, not names"
-        )
-    for axis in axes:
-        if isinstance(axis, int):
-            if not -num_event <= axis < 0:
-                raise ValueError(f"tied_axes: expected -{num_event}..-1 or a name, got {axis}")
-            found.append(axis)
-        elif obs.axes is not None and axis in obs.axes:
-            found.append(obs.axes.index(axis) - len(obs.axes))
-        else:
-            raise ValueError(f"tied_axes: no axis '{axis}'; the observation has {obs.axes or 'no named axes'}")
-    if len(set(found)) != len(found):
-        raise ValueError(f"tied_axes: an axis is named twice in {axes}")
-    return tuple(found)
+        return axis_numbers("tied_axes", self.tied_axes, obs.axes, task.num_event)

@@ -58,13 +58,18 @@ def solve(
 def track(
     method: Method, slots: Iterable[Slot | Observation], state: State | None = None
 ) -> Iterator[tuple[State, Estimate]]:
-    """Fold a method over slots, one step per slot: yields (state, estimate). A saved state resumes where it stopped.
+    """Fold a method over slots: yields (state, estimate). A saved state resumes where it stopped.
 
-    An item whose y is not finite in some slot keeps its state through it and is marked NONFINITE there.
+    A tracker (`method.tracks`) takes one step per slot and carries its state; any other method solves each slot on
+    its own. An item whose y is not finite in some slot keeps its state through it and is marked NONFINITE there.
     """
     for slot in slots:
         obs, lost = _cleaned(slot.obs if isinstance(slot, Slot) else slot)
         chosen, words = method.resolve(obs)
+        if not chosen.tracks:
+            state = {"slots": (state or {}).get("slots", 0) + 1}
+            yield state, solve(method, slot.obs if isinstance(slot, Slot) else slot)
+            continue
         state = _settled(chosen.init(obs, generator("track")) if state is None else state)
         new = _settled(chosen.step(state, obs))
         live = ~lost & _finite_state(new, obs.batch_shape)
@@ -97,9 +102,14 @@ def _marked(est: Estimate, status: Tensor, lost: Tensor, steps: Tensor) -> Estim
 
 
 def _finite(x: Tensor, batch: tuple[int, ...] | torch.Size) -> Tensor:
-    """Per batch item: are all entries finite? x has the batch axes in front (they broadcast to `batch`)."""
-    good = torch.isfinite(x)
-    good = good.flatten(len(batch)).all(-1) if good.ndim > len(batch) else good
+    """Per batch item: are all entries finite? x has the batch axes in front (they broadcast to `batch`).
+
+    A finite sum settles it at a third of the cost; one that is not may still be an overflow, so then all are looked at.
+    """
+    flat = x.flatten(len(batch)) if x.ndim > len(batch) else x[..., None]
+    good = torch.isfinite(flat.sum(-1))
+    if not bool(good.all()):
+        good = torch.isfinite(flat).all(-1)
     return good.expand(batch)
 
 

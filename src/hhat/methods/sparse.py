@@ -16,7 +16,14 @@ from hhat.types import Estimate, Gaussian, Observation, State
 
 def _none(task: Problem, x: Tensor, state: State, obs: Observation) -> Estimate:
     h = task.channel(x)
-    return Estimate(Gaussian(h, torch.full_like(h.real, torch.inf)), {"coefficients": x, **noise_info(state, obs)})
+    info = {"coefficients": x, **noise_info(state, obs)}
+    if obs.noise_var is None:
+        info["noise_var_source"] = "residual"  # a level to stop at, not an estimate to rely on
+    return Estimate(Gaussian(h, torch.full_like(h.real, torch.inf)), info)
+
+
+STALLED = 1e-8
+"""A relative change (as a ratio of energies) of `tol` times this is round-off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +39,8 @@ class Lasso(Method):
     variance: ClassVar[str] = "none"
     prior: Prior | None = None
     strength: float = 1.0
-    max_steps: int = 300
-    tol: float | None = 1e-7
+    max_steps: int = 1000
+    tol: float | None = 1e-4
 
     def __post_init__(self):
         if not self.strength > 0:
@@ -50,6 +57,7 @@ class Lasso(Method):
         lift = (..., *(None,) * task.num_event)
         size = (1.02 * squared_norm(task.op, obs.y))[lift]  # 2 %: round-off in the norm must not break descent
         x, ahead = state["x"], state["ahead"]
+        ahead_was = ahead
         noise = noise_of(state, obs)
         columns = gain(task.op, obs.y) * math.prod(task.op.out_shape) / math.prod(task.op.in_shape)
         penalty = self.strength * _mean_noise(noise, task).sqrt() * columns.sqrt()
@@ -62,7 +70,10 @@ class Lasso(Method):
         against = ((ahead - fresh).conj() * (fresh - x)).real.sum(task.event()) > 0
         ahead = torch.where(against[lift], fresh, fresh + push * (fresh - x))
         momentum = torch.where(against, torch.ones_like(momentum), momentum)
-        change = relative_change(fresh, x, task.num_event)
+        # rms of the gradient map against lambda: zero at the optimum, however slow the steps have become
+        least = torch.finfo(modulus.dtype).tiny
+        gap = (squared(size * (ahead_was - fresh)) / penalty.square().clamp_min(least)).mean(task.event())
+        change = torch.minimum(gap, relative_change(fresh, x, task.num_event) / STALLED)
         new = {"x": fresh, "ahead": ahead, "momentum": momentum, "change": change}
         if obs.noise_var is None:
             residual = squared(obs.y - task.op.apply(fresh)).mean(task.out_event(), keepdim=True)
@@ -80,6 +91,10 @@ def _mean_noise(noise: Tensor, task: Problem) -> Tensor:
         return noise.mean()
     mean = noise.mean(task.out_event())
     return mean.reshape(*mean.shape, *(1,) * task.num_event)
+
+
+DEPENDENT = {torch.float32: 1e-10, torch.float64: 1e-24}
+"""An atom with less than this share of its energy outside the span of those taken adds nothing but round-off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +141,8 @@ class Omp(Method):
         most = state["atoms"].shape[-1]
         residual = state["residual"]
         limit = self._limit(state, obs)
-        live = squared(residual).sum(-1) > limit  # an item whose y is all noise takes no atom
+        # an item whose y is all noise takes no atom
+        live = (squared(residual).sum(-1) > limit) & (count < most)
         match = task.op.adjoint(residual.reshape(*batch, *task.op.out_shape)).flatten(len(batch))
         norms = task.op.squares
         weight = norms.adjoint(obs.y.real.new_ones(task.op.out_shape)).flatten(-task.num_event)
@@ -136,13 +152,15 @@ class Omp(Method):
         best = score.masked_fill(used > 0, -1).argmax(-1)
         one_hot = torch.nn.functional.one_hot(best, score.shape[-1]).to(obs.y.dtype)
         column = task.op.apply(one_hot.reshape(*batch, *task.op.in_shape)).flatten(len(batch))
-        grown = int(count.max())  # columns behind are still zero
+        grown = min(int(count.max()), most)  # columns behind are still zero
         q = state["directions"][..., :grown]
         overlap = _project(q, column)
         rest = column - (q @ overlap[..., None])[..., 0]
         again = _project(q, rest)
         rest = rest - (q @ again[..., None])[..., 0]
         norm = squared(rest).sum(-1, keepdim=True).sqrt()
+        # an atom within the span of those taken is round-off: every other one is too, the item has ended
+        live = live & (norm[..., 0].square() > DEPENDENT[norm.dtype] * squared(column).sum(-1))
         unit = rest / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         value = (unit.conj() * residual).sum(-1)
         here = torch.nn.functional.one_hot(count.clamp_max(most - 1), most) * live[..., None]
@@ -152,7 +170,7 @@ class Omp(Method):
         fresh = torch.where(live[..., None], residual - unit * value[..., None], residual)
         count = count + live.to(count.dtype)
         energy = squared(fresh).sum(-1)
-        done = (energy <= limit) | (count >= most)
+        done = (energy <= limit) | (count >= most) | ~live
         return {
             **state,
             "residual": fresh,

@@ -58,10 +58,10 @@ def load_state(path: str | os.PathLike[str]) -> State:
             for name, dtype in header["dtypes"].items():
                 value = handle.get_tensor(name).clone()  # aligned memory: MKL's last bit depends on it
                 state[name] = torch.view_as_complex(value) if dtype.startswith("complex") else value
-    except (SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        for name in header["generators"]:
+            gen = torch.Generator()
+            gen.set_state(state[name])
+            state[name] = gen
+    except (SafetensorError, KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
         raise ValueError(f"state {path}: not a readable state file ({error})") from None
-    for name in header["generators"]:
-        gen = torch.Generator()
-        gen.set_state(state[name])
-        state[name] = gen
     return state

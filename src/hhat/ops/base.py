@@ -120,7 +120,7 @@ class LinearOp(abc.ABC):
             shape = tuple(other.shape[other.ndim - len(self.in_shape) :])
             if shape != self.in_shape:
                 raise ValueError(f"{type(self).__name__}: expected x of shape (*batch, {self.in_shape}), got {shape}")
-            return self.apply(other)
+            return self.like(other).apply(other) if other.is_complex() else self.apply(other)
         from hhat.ops.compose import compose
 
         return cached(self, ("compose", id(other)), lambda: (other, compose(self, other)))[1]

@@ -39,10 +39,11 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (ascending, clamped at 0) and vectors of the Hermitian part of a positive semidefinite matrix."""
+    """Eigenvalues (ascending, at least 0) and vectors of the Hermitian part; NaN for items that are not finite."""
+    good = torch.isfinite(matrix).all(-1).all(-1)
     with one_thread(matrix):
-        values, vectors = torch.linalg.eigh((matrix + matrix.mH) / 2)
-    return values.clamp_min(0), vectors
+        values, vectors = torch.linalg.eigh(torch.where(good[..., None, None], (matrix + matrix.mH) / 2, 0))
+    return values.clamp_min(0).masked_fill(~good[..., None], torch.nan), vectors
 
 
 def squared(x: Tensor) -> Tensor:

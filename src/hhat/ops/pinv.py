@@ -26,7 +26,8 @@ def _pinv(op: LinearOp, like: Tensor) -> tuple[LinearOp, Tensor]:
         return op.H, ones
     if isinstance(op, Diagonal):
         size = op.values.abs()
-        live = size > CUTOFF[like.dtype] * size.amax()
+        largest = size.amax(tuple(range(-op.ndim, 0)), keepdim=True)
+        live = ~(size <= CUTOFF[like.dtype] * largest)  # NaN stays live and marks its own item
         return Diagonal(torch.where(live, 1 / op.values, 0), op.ndim), live.to(ones.dtype)
     if isinstance(op, Select):
         return op.H, op.adjoint(like.real.new_ones(op.out_shape))
@@ -45,7 +46,7 @@ def _pinv(op: LinearOp, like: Tensor) -> tuple[LinearOp, Tensor]:
         return Compose(inner, op.outer.H), seen
     matrix = op if isinstance(op, Dense) else Dense(op.dense(like.dtype), op.in_shape, op.out_shape)
     u, s, vh = matrix.svd
-    live = s > CUTOFF[like.dtype] * s.amax(-1, keepdim=True)
+    live = ~(s <= CUTOFF[like.dtype] * s.amax(-1, keepdim=True))
     inverse = (vh.mH * torch.where(live, 1 / s, 0)[..., None, :]) @ u.mH
     seen = (squared(vh) * live[..., :, None]).sum(-2)
     return Dense(inverse, op.out_shape, op.in_shape), seen.unflatten(-1, op.in_shape)

@@ -68,6 +68,8 @@ class Prior(abc.ABC):
         """Parameters with their own copy per batch item, in the precision and on the device of `like`."""
         from dataclasses import replace
 
+        if self.tied_axes is not None and any(not -len(event_shape) <= axis < 0 for axis in self.tied_axes):
+            raise ValueError(f"prior: tied_axes: expected numbers -{len(event_shape)}..-1, got {self.tied_axes}")
         shaped: Any = replace(self, ndim=len(event_shape))  # type: ignore[type-var]
         real, params = like.real.dtype, {}
         for name, value in self.params().items():

@@ -42,8 +42,8 @@ class Gauss(Prior):
         ndim: int = 1,
     ):
         var = torch.as_tensor(var)
-        if var.is_complex() or bool((var < 0).any()) or (var.ndim == 0 and bool(torch.isnan(var))):
-            raise ValueError("gauss: var: expected real values >= 0")
+        if var.is_complex() or bool((var < 0).any() | torch.isinf(var).any()) or (var.ndim == 0 and bool(var.isnan())):
+            raise ValueError("gauss: var: expected finite real values >= 0")
         var = var if var.is_floating_point() else var.float()
         mean = torch.as_tensor(mean)
         object.__setattr__(self, "var", var)
@@ -136,6 +136,11 @@ def _root(matrix: Tensor, shrinkage: float) -> Tensor:
     if not bool(torch.isfinite(matrix).all()):
         raise ValueError("covariance: expected finite entries, got NaN or infinity")
     matrix = matrix if matrix.is_complex() else matrix.to(matrix.dtype.to_complex())
+    largest = matrix.abs().amax()
+    if bool((matrix - matrix.mH).abs().amax() > 1e-3 * largest):
+        raise ValueError("covariance: expected a Hermitian matrix")
+    if bool((torch.linalg.eigvalsh(matrix)[..., 0] < -1e-3 * largest).any()):
+        raise ValueError("covariance: expected a positive semidefinite matrix")
     size = matrix.shape[-1]
     scale = matrix.diagonal(dim1=-2, dim2=-1).real.mean(-1)[..., None, None]
     eye = torch.eye(size, dtype=matrix.dtype, device=matrix.device)

@@ -35,6 +35,9 @@ class Mixture(Prior):
     ndim: int = 1
 
     def __post_init__(self):
+        if self.weights.shape[-1] != self.variances.shape[-1]:
+            have = self.weights.shape[-1], self.variances.shape[-1]
+            raise ValueError(f"mixture: expected as many weights as variances, got {have[0]} and {have[1]}")
         total = self.weights.detach().sum(-1)
         if bool((self.weights < 0).any()) or bool(((total - 1).abs() > 1e-3).any()):
             raise ValueError("mixture: weights: expected values >= 0 that sum to 1 over the last axis")

@@ -223,10 +223,10 @@ def _on_modes(method: Method, seen: _Seen, modes: Modes, power: Tensor) -> Estim
     axes = AXES if len(basis.in_shape) == len(AXES) else (AXES[0], "mode")
     est = solve(method, Observation(obs.y, seen.op @ basis, obs.noise_var, axes))
     var = est.belief.var.expand(est.belief.mean.shape)
-    if bool(torch.isfinite(var).all()):  # else infinity times zero
-        var = basis.abs2().apply(var) + power[..., None, None] * modes.outside
-    else:
-        var = var.new_full((), torch.inf)
+    told = torch.isfinite(var).flatten(1).all(-1)  # else infinity times zero
+    outside = power[..., None, None] * modes.outside
+    var = basis.squares.apply(torch.where(told[(..., *(None,) * (var.ndim - 1))], var, 0)) + outside
+    var = torch.where(told[(..., *(None,) * (var.ndim - 1))], var, torch.inf)
     return Estimate(Gaussian(basis.apply(est.belief.mean), var), est.info, est.status)
 
 
