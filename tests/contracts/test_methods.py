@@ -50,6 +50,14 @@ def test_shapes_dtypes_and_status(name, dtype):
     assert est.info["noise_var_source"] == "given"
 
 
+def test_its_example_runs(name):
+    kind = registry.load("methods", name)
+    if not hasattr(kind, "example"):
+        pytest.skip("a name for another method's settings")
+    _, obs = observe()
+    assert hhat.solve(kind.example(generator("example")), obs).status_counts().keys() <= {"OK", "MAX_STEPS"}
+
+
 def test_precisions_agree(name):
     _, single = observe(noise_var=0.2)
     double = Observation(single.y.to(torch.complex128), single.op, 0.2, single.axes)

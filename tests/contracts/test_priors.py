@@ -9,6 +9,7 @@ from hhat.types import Gaussian
 
 CASES = {
     "gauss": {"var": 1.7},
+    "gauss example": {},
     "gauss with mean": {"var": 0.7, "mean": 0.5 + 1j},
     "covariance": {"matrix": torch.eye(6, dtype=torch.complex64) * 2.0},
     "bernoulli-gauss": {"active": 0.2},
@@ -17,6 +18,8 @@ CASES = {
 
 
 def build(case):
+    if case.endswith("example"):
+        return registry.load("priors", case.split()[0]).example(generator("example"))
     return registry.build("priors", case.split(" ")[0], CASES[case])
 
 

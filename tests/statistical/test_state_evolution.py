@@ -2,7 +2,8 @@
 
 Model: y = A x + n, x Bernoulli-Gauss (10 %), N = 1024, M = 614. i.i.d. A with entries CN(0, 1/M):
   v <- s2 + (N/M) mse(v);    row-orthonormal A, columns of energy M/N:    v <- (N/M) s2 + (N/M - 1) mmse',
-with mse the Bayes error of x from x + CN(0, v), by a Monte Carlo integral that uses none of the library's denoisers.
+with mse the error of the Bayes denoiser on x + CN(0, v), over the coefficients that were drawn (a draw of 12,288 has
+9.4 to 10.2 % active, worth 0.3 dB) and fresh noise; it uses none of the library's denoisers.
 """
 
 import math
@@ -12,40 +13,52 @@ import torch
 
 import hhat
 from hhat.ops import Dense
-from hhat.priors import bernoulli_gauss, gauss_mixture
+from hhat.priors import Prior, bernoulli_gauss, gauss_mixture
 from hhat.random import complex_normal, generator
 from hhat.types import Observation
 
 COLUMNS, ROWS, ACTIVE = 1024, 614, 0.1
 
 
-def bayes_error(v: float) -> float:
-    """MMSE of a Bernoulli-Gauss entry (power 1) in CN(0, v), from the textbook posterior."""
-    gen = generator("bayes error")
-    num = 400_000
-    active = torch.rand(num, generator=gen) < ACTIVE
-    x = complex_normal((num,), gen, torch.complex128, 1 / ACTIVE) * active
-    r = x + complex_normal((num,), gen, torch.complex128, v)
+def bayes_error(x: torch.Tensor, v: float) -> float:
+    """Mean squared error of the textbook posterior mean of a Bernoulli-Gauss entry (power 1) from x + CN(0, v)."""
+    x = x.flatten().to(torch.complex128).repeat(32)
+    r = x + complex_normal(tuple(x.shape), generator("bayes error"), torch.complex128, v)
     wide, e = 1 / ACTIVE + v, r.abs().square()
     odds = ACTIVE / (1 - ACTIVE) * v / wide * torch.exp((e / v - e / wide).clamp_max(600))
     mean = odds / (1 + odds) * r / (ACTIVE * wide)
     return float((mean - x).abs().square().mean())
 
 
-def fixed_point(noise_var: float, orthogonal: bool) -> float:
-    ratio, error = COLUMNS / ROWS, 1.0
-    v = 0.0
-    for _ in range(60):
+def fixed_point(x: torch.Tensor, noise_var: float, orthogonal: bool) -> float:
+    """State evolution of these coefficients, MSE in dB."""
+    ratio, error, v = COLUMNS / ROWS, float(x.abs().square().mean()), 0.0
+    for _ in range(25):
         if orthogonal:
-            extrinsic = 1 / max(1 / error - (1 / v if v else 0), 1e-9) if v else error
+            extrinsic = 1 / max(1 / error - 1 / v, 1e-9) if v else error
             v = (ratio - 1) * extrinsic + ratio * noise_var
         else:
             v = noise_var + ratio * error
-        error = bayes_error(v)
+        error = bayes_error(x, v)
     return 10 * math.log10(error)
 
 
-@pytest.mark.parametrize("snr_db", [10.0, 20.0])
+def drawn(name: str, prior: Prior, orthogonal: bool, snr_db: float) -> tuple[float, float, float]:
+    """Measured MSE in dB, state evolution in dB, and squared error over reported variance."""
+    gen = generator("state evolution", snr_db)
+    a = complex_normal((ROWS, COLUMNS), gen) / ROWS**0.5
+    if orthogonal:
+        a = torch.linalg.qr(a.mH)[0].mH.contiguous()
+    x = bernoulli_gauss(ACTIVE, learnable=False).sample((12, COLUMNS), gen)
+    noise_var = (1.0 if orthogonal else COLUMNS / ROWS) * 10 ** (-snr_db / 10)
+    y = x @ a.mT + complex_normal((12, ROWS), gen, var=noise_var)
+    est = hhat.solve(hhat.method(name, prior=prior), Observation(y, Dense(a), noise_var))
+    error = (est.belief.mean - x).abs().square()
+    ratio = error.sum() / est.belief.var.expand(x.shape).sum()
+    return 10 * math.log10(float(error.mean())), fixed_point(x, noise_var, orthogonal), float(ratio)
+
+
+@pytest.mark.parametrize("snr_db", [10.0, 20.0, 30.0])
 @pytest.mark.parametrize(
     ("name", "prior", "orthogonal"),
     [
@@ -55,16 +68,7 @@ def fixed_point(noise_var: float, orthogonal: bool) -> float:
     ],
 )
 def test_within_a_third_of_a_db_of_state_evolution(name, prior, orthogonal, snr_db):
-    gen = generator("state evolution", snr_db)
-    a = complex_normal((ROWS, COLUMNS), gen) / ROWS**0.5
-    if orthogonal:
-        a = torch.linalg.qr(a.mH)[0].mH.contiguous()
-    x = bernoulli_gauss(ACTIVE, learnable=False).sample((12, COLUMNS), gen)
-    noise_var = (1.0 if orthogonal else COLUMNS / ROWS) * 10 ** (-snr_db / 10)
-    y = x @ a.mT + complex_normal((12, ROWS), gen, var=noise_var)
-    est = hhat.solve(hhat.method(name, prior=prior), Observation(y, Dense(a), noise_var))
-    got = 10 * math.log10(float((est.belief.mean - x).abs().square().mean()))
-    assert abs(got - fixed_point(noise_var, orthogonal)) < 0.3
+    measured, predicted, ratio = drawn(name, prior, orthogonal, snr_db)
+    assert abs(measured - predicted) < 0.3
     if name == "oamp":  # the learned law is of the family of the true one: its variance is right too
-        ratio = (est.belief.mean - x).abs().square().sum() / est.belief.var.sum()
-        assert abs(float(ratio) - 1) < 0.1
+        assert abs(ratio - 1) < 0.1

@@ -185,7 +185,7 @@ def settled_change(change: Tensor, noise: Tensor, obs: Observation) -> Tensor:
 def learned_noise(task: Problem, x: Gaussian, prior_var: Tensor, noise_var: Tensor) -> Tensor:
     """EM update of a white noise variance: [ |y - A x|^2 + s2 sum_n (1 - var_n / prior_var_n) ] / M.
 
-    x is the exact posterior of coefficients under x ~ CN(., prior_var). Source: Tipping 2001, eq. (18).
+    x is the exact posterior of coefficients under x ~ CN(., prior_var). Source: Tipping, JMLR 2001, appendix A.
     """
     shape = task.op.in_shape
     tiny = torch.finfo(x.var.dtype).tiny

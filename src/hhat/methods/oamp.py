@@ -51,7 +51,7 @@ class Oamp(Method):
     damping: share of the new message to the LMMSE step that is taken. The prior's parameters are learned from r by
     EM where it is learnable; so is noise that is not given.
     info: coefficients, the last pseudo-observation, the prior as learned.
-    Source: Ma & Ping, IEEE Access 2017, eqs. (10)-(16); Rangan, Schniter & Fletcher, IEEE TIT 2019, algorithm 1.
+    Source: Ma & Ping, IEEE Access 2017; Rangan, Schniter & Fletcher, IEEE TIT 2019, algorithm 1.
     """
 
     uses_prior: ClassVar[bool] = True
@@ -124,7 +124,7 @@ def _surprise(task: Problem, state: State, noise_var: Tensor) -> Tensor:
     """Factor by which v_pri is too small: energy of y - A x_pri over what s2 and v_pri promise, 1 unless > SURPRISE.
 
     Finite sizes let v_pri shrink below the true error of x_pri, and the exchange then diverges; y tells. Where the
-    promise holds nothing changes. The measured form alone is Ma & Ping's estimator, their eq. (31).
+    promise holds nothing changes. Ma & Ping use the measured form always.
     """
     axes = task.out_event()
     residual = squared(task.y - task.op.apply(state["x_pri"])).sum(axes)

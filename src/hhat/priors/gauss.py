@@ -22,7 +22,7 @@ class Gauss(Prior):
 
     var and mean: numbers or tensors that broadcast to x. learnable: EM of the variance, tied over `tied_axes`.
     Raises ValueError for a negative or non-finite variance.
-    Source: any textbook; EM of tied variances as in Wipf & Rao, IEEE TSP 2007, eq. (18).
+    Source: any textbook; EM of tied variances as in Wipf & Rao, IEEE TSP 2007.
     """
 
     var: Tensor
@@ -89,7 +89,7 @@ class Gauss(Prior):
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "Gauss":
-        return cls(var=torch.rand(6, generator=gen) + 0.5)
+        return cls(var=1.3, mean=0.2 + 0.1j)
 
 
 def covariance(

@@ -24,7 +24,7 @@ class Mixture(Prior):
     weights and variances: (*batch, *event or 1, K). Means are zero: a channel coefficient has a uniform phase.
     learnable: EM of weights and variances over `tied_axes`; a variance of exactly zero stays zero.
     Raises ValueError for weights that are negative or do not sum to one.
-    Source: Vila & Schniter, IEEE TSP 61(19), 2013, eqs. (13), (26), (34), zero-mean complex form.
+    Source: Vila & Schniter, IEEE TSP 61(19), 2013, zero-mean complex form.
     """
 
     weights: Tensor
