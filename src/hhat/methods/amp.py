@@ -18,7 +18,7 @@ from hhat.methods.base import (
     start_prior,
     unpack,
 )
-from hhat.methods.readout import channel_belief
+from hhat.methods.readout import channel_belief, denoiser_factor
 from hhat.ops.linalg import squared
 from hhat.priors.base import Prior
 from hhat.types import Estimate, Gaussian, Observation, State
@@ -93,6 +93,9 @@ class Gamp(Method):
         }
         seen = squared(obs.y - task.op.apply(fresh)) + squares.apply(v)
         return {**new, "noise_var": seen.mean(task.out_event(), keepdim=True)}
+
+    def factor(self, state: State, obs: Observation) -> Gaussian:
+        return denoiser_factor(Gaussian(state["r"], state["r_var"]), Gaussian(state["x"], state["v"]))
 
     def read(self, state: State, obs: Observation) -> Estimate:
         task = problem(obs, self.prior)

@@ -53,6 +53,11 @@ class Method(abc.ABC):
     def read(self, state: State, obs: Observation) -> Estimate:
         """The channel estimate that a state holds."""
 
+    def factor(self, state: State, obs: Observation) -> Gaussian | None:
+        """The Gaussian factor on the coefficients that stands for the prior in a state, so that the exact posterior
+        under it is the method's linear step at its fixed point. None: the method has no such factor."""
+        return None
+
     def resolve(self, obs: Observation) -> tuple["Method", dict[str, str]]:
         """The method to run on this observation, and what to report about the choice; `auto` chooses here."""
         return self, {}

@@ -22,7 +22,7 @@ from hhat.methods.base import (
     start_prior,
     unpack,
 )
-from hhat.methods.readout import channel_belief
+from hhat.methods.readout import channel_belief, denoiser_factor
 from hhat.ops.coupling import coupled_axes
 from hhat.ops.linalg import squared
 from hhat.ops.posterior import posterior
@@ -104,6 +104,9 @@ class Oamp(Method):
             **pack(prior),
         }
         return new
+
+    def factor(self, state: State, obs: Observation) -> Gaussian:
+        return denoiser_factor(Gaussian(state["r"], state["r_var"]), Gaussian(state["x"], state["v"]))
 
     def read(self, state: State, obs: Observation) -> Estimate:
         task = problem(obs, self.prior)

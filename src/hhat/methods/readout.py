@@ -24,8 +24,12 @@ def channel_belief(task: Problem, r: Gaussian, x: Gaussian, noise_var: Tensor) -
     if task.basis.is_unitary:
         var = task.basis.squares.apply(x.var.expand(x.mean.shape))
         return Gaussian(task.basis.apply(x.mean), var)
+    return posterior(task.op, task.y, denoiser_factor(r, x), noise_var, task.basis).belief
+
+
+def denoiser_factor(r: Gaussian, x: Gaussian) -> Gaussian:
+    """The Gaussian that turns r into x: x / r per entry (expectation propagation)."""
     tiny = torch.finfo(x.var.dtype).tiny
     precision = (1 / x.var.clamp_min(tiny) - 1 / r.var).clamp_min(LEAST_PRECISION / r.var.clamp_max(1e30))
     shift = x.mean / x.var.clamp_min(tiny) - r.mean / r.var
-    factor = Gaussian(shift / precision, 1 / precision)
-    return posterior(task.op, task.y, factor, noise_var, task.basis).belief
+    return Gaussian(shift / precision, 1 / precision)

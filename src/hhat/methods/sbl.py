@@ -73,10 +73,12 @@ class Sbl(Method):
             new["noise_var"] = learned_noise(task, x, v, noise)
         return new
 
+    def factor(self, state: State, obs: Observation) -> Gaussian:
+        return Gaussian(obs.y.new_zeros(()), state["v"])
+
     def read(self, state: State, obs: Observation) -> Estimate:
         task = problem(obs, self.prior)
-        zero = Gaussian(obs.y.new_zeros(()), state["v"])
-        found = posterior(task.op, obs.y, zero, noise_of(state, obs), task.basis)
+        found = posterior(task.op, obs.y, self.factor(state, obs), noise_of(state, obs), task.basis)
         info = {"prior_var": state["v"], "log_evidence": found.log_evidence, **noise_info(state, obs)}
         mean = found.belief.mean.expand(*obs.batch_shape, *obs.op.in_shape)
         return Estimate(Gaussian(mean, found.belief.var), info)
