@@ -25,7 +25,7 @@ _WHERE = {
     "write": "hhat.io",
     "nmse_db": "hhat.bench.metrics",
 }
-_FACTORIES = ["impairment", "method", "prior", "scenario"]
+_FACTORIES = ["impairment", "m_step", "method", "prior", "scenario"]
 
 
 def __getattr__(name: str) -> Any:
@@ -46,6 +46,11 @@ def method(name: str, **settings: Any) -> Any:
 def prior(name: str, **settings: Any) -> Any:
     """A registered prior with its settings, e.g. `prior("gauss", var=2.0)`."""
     return _build("priors", name, settings)
+
+
+def m_step(name: str, **settings: Any) -> Any:
+    """A registered M-step with its settings, e.g. `method("sbl", m_step=m_step("pattern-coupled", coupling=0.5))`."""
+    return _build("m-steps", name, settings)
 
 
 def scenario(name: str, **settings: Any) -> Any:

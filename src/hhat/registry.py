@@ -42,6 +42,39 @@ PRIORS = {
     "gauss-mixture": Entry(
         "hhat.priors.mixture:gauss_mixture", "K complex Gaussians, EM-learnable", "Vila & Schniter 2013"
     ),
+    "markov": Entry(
+        "hhat.priors.field:markov", "Bernoulli-Gauss, active in runs along an axis", "Som & Schniter 2012"
+    ),
+    "ising": Entry("hhat.priors.field:ising", "Bernoulli-Gauss, active in clusters on a torus", "Som & Schniter 2012"),
+    "pattern-coupled": Entry(
+        "hhat.priors.hierarchical:pattern_coupled", "variances coupled to neighbours, 1-D or torus", "Fang et al. 2015"
+    ),
+    "markov-gamma": Entry(
+        "hhat.priors.hierarchical:markov_gamma",
+        "Gamma precisions along a Markov chain, corrected",
+        "Tang et al. 2025, algorithm 2",
+    ),
+    "markov-gamma-printed": Entry(
+        "hhat.priors.hierarchical:markov_gamma_printed",
+        "the same with eqs. (47) and (53) as printed",
+        "Tang et al. 2025, algorithm 2",
+    ),
+    "markov-random-field": Entry(
+        "hhat.priors.hierarchical:markov_random_field",
+        "Gamma precisions on an Ising field",
+        "Tang et al. 2025 (MRF-SBL)",
+    ),
+    "sparse-bayes": Entry(
+        "hhat.priors.hierarchical:sparse_bayes", "a precision per coefficient, Gamma(eps, 0)", "Luo, Guo et al. 2021"
+    ),
+}
+M_STEPS = {
+    "em": Entry("hhat.priors.m_step:Em", "exact EM of the variances", "Tipping 2001"),
+    "mackay": Entry("hhat.priors.m_step:MacKay", "fixed point of the evidence, faster", "MacKay 1992"),
+    "pattern-coupled": Entry("hhat.priors.m_step:PatternCoupling", "PC-SBL: neighbours share", "Fang et al. 2015"),
+    "ising": Entry("hhat.priors.gamma_field:mrf", "MRF-SBL: Gamma precisions on an Ising field", "Tang et al. 2025"),
+    "markov": Entry("hhat.priors.gamma_field:chained", "Gamma precisions along a Markov chain", "Tang et al. 2025"),
+    "gamma-shape": Entry("hhat.priors.m_step:GammaShape", "Gamma(eps, 0) precisions", "Luo, Guo et al. 2021"),
 }
 OPERATORS = {
     name: Entry(f"hhat.ops:{name}", summary, "textbook")
@@ -55,6 +88,7 @@ OPERATORS = {
         "Fourier": "unitary DFT",
         "Steering": "exp(j 2 pi position coordinate): angle or delay dictionary",
         "Select": "some entries: combs, hops, lost tones",
+        "KhatriRao": "candidate cells of a Kron dictionary: sum_c x_c a_c b_c^T",
         "Compose": "one after the other",
     }.items()
 }
@@ -66,6 +100,11 @@ SCENARIOS = {
         "hhat.scenarios.cdl:Cdl", "3GPP CDL-A..E, single-polarised ULAs, 1,000+ channels/s", "TR 38.901 tables 7.7.1"
     ),
     "cdl-sionna": Entry("hhat.scenarios.cdl_sionna:CdlSionna", "3GPP CDL-A..E by Sionna's general model", "Sionna 2"),
+    "near-field": Entry(
+        "hhat.scenarios.near_field:NearField",
+        "XL line array in the near field, wideband, units with few analog beams",
+        "Tang et al. 2025, eqs. (1)-(4), corrected",
+    ),
     "ofdm": Entry("hhat.scenarios.ofdm:Ofdm", "few antennas, many subcarriers, exponential delays", "hhat"),
 }
 EXPERIMENTS = {
@@ -84,6 +123,7 @@ FORMATS = {
 KINDS = {
     "methods": METHODS,
     "priors": PRIORS,
+    "m-steps": M_STEPS,
     "operators": OPERATORS,
     "impairments": {},
     "scenarios": SCENARIOS,

@@ -17,7 +17,7 @@ from hhat.ops.elementary import Fourier, Identity
 from hhat.ops.structured import Kron
 from hhat.priors.base import Prior
 from hhat.priors.gauss import Gauss
-from hhat.priors.mixture import gauss_mixture
+from hhat.priors.hierarchical import pattern_coupled
 from hhat.types import Estimate, Observation, Shape, State
 
 ARRAY = 16
@@ -44,7 +44,8 @@ class Auto(Method):
     - any other prior: OAMP with it;
     - no prior, subcarriers and axes too short to resolve (under 16 antennas, symbols): delay dictionary, SBL with
       variances tied over those axes;
-    - no prior, an array: angular (and delay) basis, OAMP with a learned Gaussian mixture.
+    - no prior, an array: angular (and delay) basis, OAMP with the pattern-coupled prior. Real channels come in
+      clusters and leak between grid points; where coefficients are truly isolated give `gauss-mixture`.
     subcarriers: signed indices of the tones, where they are not contiguous.
     info["method"], info["why"] say what was taken.
     """
@@ -64,8 +65,8 @@ class Auto(Method):
         if tied:
             why = f"{words}; one variance per delay, shared by the other axes, learned from the pilots"
             return Choice(Sbl(Gauss(basis=basis), tied), "sbl", why)
-        why = f"{words}; coefficients from a Gaussian mixture learned from the pilots"
-        return Choice(Oamp(gauss_mixture(basis=basis)), "oamp", why)
+        why = f"{words}; neighbouring coefficients share variances, learned from the pilots"
+        return Choice(Oamp(pattern_coupled(basis=basis)), "oamp", why)
 
     def resolve(self, obs: Observation) -> tuple[Method, dict[str, str]]:
         found = self.choose(obs)

@@ -115,12 +115,14 @@ def received_power(obs: Observation, task: Problem) -> Tensor:
     """Mean signal power per sample of y, (*batch, 1, ..): at least 1 % of what came, where noise claims more."""
     energy = squared(obs.y)
     noise = 0.0 if obs.noise_var is None else obs.noise_var
-    total = energy.mean(task.out_event(), keepdim=True)
-    signal = (energy - noise).mean(task.out_event(), keepdim=True)
-    shape = (*obs.batch_shape, *(1,) * task.num_event)
-    count = len(task.op.out_shape)
-    lead = signal.shape[: signal.ndim - count]
-    return torch.maximum(signal, 0.01 * total).reshape(*lead, *(1,) * task.num_event).expand(shape)
+    return torch.maximum(sample_mean(energy - noise, obs, task), 0.01 * sample_mean(energy, obs, task))
+
+
+def sample_mean(x: Tensor, obs: Observation, task: Problem) -> Tensor:
+    """Mean over the samples of y, (*batch, 1, ..) with as many axes of size 1 as the coefficients have."""
+    mean = x.mean(task.out_event(), keepdim=True)
+    lead = mean.shape[: mean.ndim - len(task.op.out_shape)]
+    return mean.reshape(*lead, *(1,) * task.num_event).expand(*obs.batch_shape, *(1,) * task.num_event)
 
 
 def gain(op: LinearOp, y: Tensor) -> Tensor:

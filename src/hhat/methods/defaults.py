@@ -15,9 +15,12 @@ from hhat.types import About, Observation
 DEFAULT_PRIOR = {
     "lasso": "gauss",
     "omp": "gauss",
-    "gamp": "gauss-mixture",
-    "oamp": "gauss-mixture",
+    "gamp": "pattern-coupled",
+    "oamp": "pattern-coupled",
     "sbl": "gauss",
+    "uamp": "pattern-coupled",
+    "off-grid": "gauss",
+    "sparse-tracking": "gauss",
 }
 """What a sparse method takes where no prior is named; lasso, omp and sbl use its basis alone."""
 FITTED = ("prior", "basis", "ndim")
@@ -64,6 +67,8 @@ def choice_for(
         if key not in known:
             raise ValueError(f"{name}: unknown setting '{key}'; there are: {' '.join(known) or 'none'}")
     mine = {key: value for key, value in given.items() if key in takes}
+    if isinstance(mine.get("m_step"), str):
+        mine["m_step"] = registry.build("m-steps", mine["m_step"], {})
     tones = None if about is None else about.subcarriers
     if "subcarriers" in takes:
         mine.setdefault("subcarriers", tones)

@@ -49,7 +49,12 @@ class Prior(abc.ABC):
 
     @abc.abstractmethod
     def learn(self, r: Gaussian) -> "Prior":
-        """One exact EM step on the parameters from r; `log_evidence(r)` never decreases."""
+        """One step on the parameters from r; where `exact_em`, `log_evidence(r)` never decreases."""
+
+    @property
+    def exact_em(self) -> bool:
+        """Is `learn` an exact EM step, so that the evidence never decreases?"""
+        return True
 
     @abc.abstractmethod
     def params(self) -> dict[str, Tensor]:
@@ -71,18 +76,12 @@ class Prior(abc.ABC):
         if self.tied_axes is not None and any(not -len(event_shape) <= axis < 0 for axis in self.tied_axes):
             raise ValueError(f"prior: tied_axes: expected numbers -{len(event_shape)}..-1, got {self.tied_axes}")
         shaped: Any = replace(self, ndim=len(event_shape))  # type: ignore[type-var]
-        real, params = like.real.dtype, {}
-        for name, value in self.params().items():
-            value = value.to(like.device, like.dtype if value.is_complex() else real)
-            tail = self.tail(name)
-            missing = len(event_shape) + tail - value.ndim
-            value = value.reshape((1,) * missing + tuple(value.shape)) if missing > 0 else value
-            own = value.ndim - len(event_shape) - tail
-            have = tuple(value.shape[own : own + len(event_shape)])
-            if any(n not in (1, want) for n, want in zip(have, event_shape, strict=True)):
-                raise ValueError(f"prior: {name}: expected a shape that broadcasts to {event_shape}, got {have}")
-            params[name] = value.expand(*batch_shape, *value.shape[own:]).clone()
-        return shaped.with_params(params)
+        return shaped.with_params(
+            {
+                name: per_item(f"prior: {name}", value, self.tail(name), batch_shape, event_shape, like)
+                for name, value in self.params().items()
+            }
+        )
 
     def tail(self, name: str) -> int:
         """Axes of a parameter behind its event axes (a mixture's components)."""
@@ -93,6 +92,21 @@ class Prior(abc.ABC):
 
     def tied(self) -> tuple[int, ...]:
         return self.event_axes() if self.tied_axes is None else self.tied_axes
+
+
+def per_item(name: str, value: Tensor, tail: int, batch_shape: Shape, event_shape: Shape, like: Tensor) -> Tensor:
+    """A parameter (*event or less, *tail) with a copy per batch item, in the precision and on the device of `like`.
+
+    Raises ValueError where its event axes do not broadcast to `event_shape`.
+    """
+    value = value.to(like.device, like.dtype if value.is_complex() else like.real.dtype)
+    missing = len(event_shape) + tail - value.ndim
+    value = value.reshape((1,) * missing + tuple(value.shape)) if missing > 0 else value
+    own = value.ndim - len(event_shape) - tail
+    have = tuple(value.shape[own : own + len(event_shape)])
+    if any(n not in (1, want) for n, want in zip(have, event_shape, strict=True)):
+        raise ValueError(f"{name}: expected a shape that broadcasts to {event_shape}, got {have}")
+    return value.expand(*batch_shape, *value.shape[own:]).clone()
 
 
 def power(prior: Prior) -> Tensor:
