@@ -171,7 +171,7 @@ def test_learning_an_ising_field_finds_the_truth():
     llr = 1.5 * (torch.where(s, 3.0, -3.0) + noise)
     ising = Ising(tensor(0.05).reshape(1, 1, 1), tensor(0.5).reshape(1, 1, 1))
     for _ in range(200):
-        ising = ising.learn(llr, 2)
+        ising = ising.infer(llr, 2)[1].learn(llr, 2)
     assert float(ising.log_evidence(llr, 2)) > float(truth.log_evidence(llr, 2)) - 1
     assert abs(float(ising.coupling) - 0.2) < 0.04 and abs(float(ising.field) - 0.05) < 0.04
 

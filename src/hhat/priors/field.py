@@ -72,9 +72,9 @@ class SupportField(Prior):
 
     def learn(self, r: Gaussian) -> "SupportField":
         llr = self._ratio(r)
-        odds, _ = self.support.infer(llr, self.ndim)
+        odds, kept = self.support.infer(llr, self.ndim)
         tied = replace(self._apart(r, odds), tied_axes=self.tied_axes)
-        return replace(self, var=tied.learn(r).variances[..., 1], support=self.support.learn(llr, self.ndim))
+        return replace(self, var=tied.learn(r).variances[..., 1], support=kept.learn(llr, self.ndim))
 
     def sample(self, shape: Shape, gen: torch.Generator, dtype: torch.dtype = torch.complex64) -> Tensor:
         return self.support.sample(shape, gen, self.ndim) * complex_normal(shape, gen, dtype, self.var)

@@ -59,7 +59,7 @@ class GammaField(MStep):
         support = self.support.with_params(memory)
         odds, kept = support.infer(llr, now.num_event)
         if self.learn:
-            kept = support.learn(llr, now.num_event)
+            kept = kept.learn(llr, now.num_event)
         w = self.weight(odds, llr)
         active = (self.active_shape + 1) / (self.active_rate + e)
         idle = (self.idle_shape + 1) / (self.idle_rate + e)

@@ -26,7 +26,8 @@ class Support(abc.ABC):
 
     @abc.abstractmethod
     def learn(self, llr: Tensor, num_event: int) -> "Support":
-        """The field after one step towards the parameters that explain llr best, pooled over an item's event axes."""
+        """One step towards the parameters that explain llr best, pooled over an item's event axes; to be asked of the
+        field that `infer(llr)` gave."""
 
     @abc.abstractmethod
     def marginals(self, num_event: int) -> Tensor:
