@@ -214,3 +214,20 @@ def test_auto_says_why():
     assert est.info["method"] == "oamp" and "angle" in est.info["why"]
     est = hhat.solve(hhat.method("auto", prior=Gauss(1.0)), Observation(y, Identity((16, 64)), 0.1))
     assert est.info["method"] == "lmmse"
+
+
+def test_items_that_end_early_are_set_aside_without_a_trace():
+    """Noise levels 40 dB apart take very different numbers of steps; a batch of two axes keeps its shape."""
+    gen = generator("aside")
+    op = Dense(complex_normal((24, 40), gen) / 24**0.5)
+    h = bernoulli_gauss(0.15, learnable=False).sample((8, 2, 40), gen)
+    noise = torch.logspace(-4, 0, 8)[:, None, None]
+    y = op.apply(h) + complex_normal((8, 2, 24), gen) * noise.sqrt()
+    method = hhat.method("oamp", prior=bernoulli_gauss(0.15))
+    together = hhat.solve(method, Observation(y, op, noise))
+    assert together.info["steps"].unique().numel() > 3
+    for i in range(8):
+        alone = hhat.solve(method, Observation(y[i], op, noise[i]))
+        assert torch.equal(alone.status, together.status[i])
+        torch.testing.assert_close(together.belief.mean[i], alone.belief.mean, rtol=1e-3, atol=1e-3)
+        assert (alone.info["steps"] - together.info["steps"][i]).abs().max() <= 2

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hhat.methods.base import Method
+from hhat.methods.working import Work, finite, finite_state, merge, settled
 from hhat.random import generator
 from hhat.types import Estimate, Gaussian, Observation, Slot, State, Status
 
@@ -32,26 +33,18 @@ def solve(
         raise ValueError(f"max_steps: expected at least 1, got {limit}")
     batch = obs.batch_shape
     obs, lost = _cleaned(obs)
-    state = _settled(method.init(obs, gen if gen is not None else generator("solve")))
+    state = settled(method.init(obs, gen if gen is not None else generator("solve")))
     status = torch.full(batch, int(Status.RUNNING), dtype=torch.int8, device=obs.y.device)
     status = status.masked_fill(lost, int(Status.NONFINITE))
-    steps = torch.zeros(batch, dtype=torch.int32, device=obs.y.device)
+    work = Work(obs, state, status, torch.zeros(batch, dtype=torch.int32, device=obs.y.device))
     for count in range(1, limit + 1):
-        running = status == Status.RUNNING
-        new = _settled(method.step(state, obs))
-        broken = running & ~_finite_state(new, batch)
-        live = running & ~broken
-        state = new if bool(live.all()) else _merge(state, new, live)
-        steps = steps + running.int()
-        status = status.masked_fill(broken, int(Status.NONFINITE))
-        if tol is not None:
-            status = status.masked_fill(live & (state["change"] <= tol), int(Status.OK))
-        elif count == limit:
-            status = status.masked_fill(live, int(Status.OK))
-        if not bool((status == Status.RUNNING).any()):
+        work = work.stepped(method, tol, count == limit)
+        if work.ended():
             break
-    status = status.masked_fill(status == Status.RUNNING, int(Status.MAX_STEPS))
-    est = _marked(method.read(state, obs), status, lost, steps)
+        work = work.narrowed()
+    work = work.restored()
+    status = work.status.masked_fill(work.status == Status.RUNNING, int(Status.MAX_STEPS))
+    est = _marked(method.read(work.state, obs), status, lost, work.steps)
     return replace(est, info={**est.info, **chosen})
 
 
@@ -70,10 +63,10 @@ def track(
             state = {"slots": (state or {}).get("slots", 0) + 1}
             yield state, solve(method, slot.obs if isinstance(slot, Slot) else slot)
             continue
-        state = _settled(chosen.init(obs, generator("track")) if state is None else state)
-        new = _settled(chosen.step(state, obs))
-        live = ~lost & _finite_state(new, obs.batch_shape)
-        state = new if bool(live.all()) else _merge(state, new, live)
+        state = settled(chosen.init(obs, generator("track")) if state is None else state)
+        new = settled(chosen.step(state, obs))
+        live = ~lost & finite_state(new, obs.batch_shape)
+        state = new if bool(live.all()) else merge(state, new, live)
         status = torch.where(live, int(Status.OK), int(Status.NONFINITE)).to(torch.int8)
         est = _marked(chosen.read(state, obs), status, lost, torch.ones_like(status, dtype=torch.int32))
         yield state, replace(est, info={**est.info, **words})
@@ -82,7 +75,7 @@ def track(
 def _cleaned(obs: Observation) -> tuple[Observation, Tensor]:
     """The observation with items that are not finite set to zero, and which those are."""
     batch, shape = obs.batch_shape, tuple(obs.op.out_shape)
-    lost = ~_finite(obs.y.expand(*batch, *shape), batch)
+    lost = ~finite(obs.y.expand(*batch, *shape), batch)
     if bool(lost.any()):
         mask = lost.reshape(*batch, *(1,) * len(shape))
         obs = Observation(obs.y.expand(*batch, *shape).masked_fill(mask, 0), obs.op, obs.noise_var, obs.axes)
@@ -91,7 +84,7 @@ def _cleaned(obs: Observation) -> tuple[Observation, Tensor]:
 
 def _marked(est: Estimate, status: Tensor, lost: Tensor, steps: Tensor) -> Estimate:
     mean, var = est.belief.mean, est.belief.var
-    bad = ~(_finite(mean, status.shape))
+    bad = ~(finite(mean, status.shape))
     status = status.masked_fill(bad, int(Status.NONFINITE))
     wipe = lost | bad
     if bool(wipe.any()):
@@ -99,39 +92,3 @@ def _marked(est: Estimate, status: Tensor, lost: Tensor, steps: Tensor) -> Estim
         var = var.expand(mean.shape).masked_fill(mask, torch.inf)
         mean = mean.masked_fill(mask, 0)
     return Estimate(Gaussian(mean, var), {**est.info, "steps": steps}, status)
-
-
-def _finite(x: Tensor, batch: tuple[int, ...] | torch.Size) -> Tensor:
-    """Per batch item: are all entries finite? x has the batch axes in front (they broadcast to `batch`).
-
-    A finite sum settles it at a third of the cost; one that is not may still be an overflow, so then all are looked at.
-    """
-    flat = x.flatten(len(batch)) if x.ndim > len(batch) else x[..., None]
-    good = torch.isfinite(flat.sum(-1))
-    if not bool(good.all()):
-        good = torch.isfinite(flat).all(-1)
-    return good.expand(batch)
-
-
-def _finite_state(state: State, batch: tuple[int, ...]) -> Tensor:
-    good: Tensor | None = None
-    for value in state.values():
-        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
-            now = _finite(value, batch)
-            good = now if good is None else good & now
-    return torch.ones(batch, dtype=torch.bool) if good is None else good
-
-
-def _settled(state: State) -> State:
-    """Tensors in one memory layout: a state from a file and one from the last step then give equal bits."""
-    return {k: v.contiguous() if isinstance(v, Tensor) else v for k, v in state.items()}
-
-
-def _merge(old: State, new: State, live: Tensor) -> State:
-    merged = {}
-    for name, value in new.items():
-        if isinstance(value, Tensor) and isinstance(old.get(name), Tensor):
-            mask = live.reshape(*live.shape, *(1,) * (value.ndim - live.ndim))
-            value = torch.where(mask, value, old[name])
-        merged[name] = value
-    return merged
