@@ -144,11 +144,15 @@ def unpack(prior: Prior | None, state: State, task: Problem) -> Prior:
     return own.with_params({k[6:]: v for k, v in state.items() if k.startswith("prior.")})
 
 
-def relative_change(new: Tensor, old: Tensor, num_event: int) -> Tensor:
-    """|new - old|^2 / |new|^2 per batch item; 0 where both are zero."""
+def relative_change(new: Tensor, old: Tensor, num_event: int, var: Tensor | None = None) -> Tensor:
+    """|new - old|^2 / (|new|^2 + sum of var) per batch item; 0 where nothing moved.
+
+    var: posterior variance of `new`: an estimate that fades into its uncertainty has settled, however small it gets.
+    """
     start = new.ndim - num_event
     moved = squared(new - old).flatten(start).sum(-1)
-    size = squared(new).flatten(start).sum(-1)
+    size = squared(new) if var is None else squared(new) + var
+    size = size.flatten(start).sum(-1)
     return torch.where(moved == 0, 0.0, moved / size.clamp_min(torch.finfo(size.dtype).tiny))
 
 

@@ -98,7 +98,7 @@ class Oamp(Method):
             "v": x.var,
             "r": r.mean,
             "r_var": r.var,
-            "change": settled_change(relative_change(x.mean, state["x"], task.num_event), noise, obs),
+            "change": settled_change(relative_change(x.mean, state["x"], task.num_event, x.var), noise, obs),
             "count": state["count"] + 1,
             "noise_var": learned_noise(task, linear, before.var, noise),
             **pack(prior),
