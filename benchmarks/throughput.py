@@ -1,9 +1,9 @@
 """Channels per second of every method at 64 x 16 antennas, 38 pilots, CDL-C, 10 dB, and where the time goes.
 
-    python benchmarks/throughput.py [--batch 1 32 1024] [--threads 1 2]
+    python benchmarks/throughput.py [--batch 1 64 1024] [--threads 1 2]
 
 A warm-up call, then calls for at least a second (one where a call takes longer); the median counts. Beside it the three
-operators of PyTorch that take the most of one call at batch 32 on one thread.
+operators of PyTorch that take the most of one call at batch 64 on one thread.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import hhat
-from hhat.experiments.start_demo import METHODS
+from hhat.experiments.engine_throughput import EVERY
 from hhat.scenarios.cdl import Cdl
 
 
@@ -38,22 +38,22 @@ def hottest(method, obs) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 32, 1024])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 64, 1024])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     asked = parser.parse_args()
     scene = Cdl(profile="C", num_rx_ant=16, num_tx_ant=64, pilot_ratio=0.6, snr_db=10.0)
-    slots = {batch: scene.draw(batch, hhat.generator("throughput", batch)) for batch in {*asked.batch, 32}}
+    slots = {batch: scene.draw(batch, hhat.generator("throughput", batch)) for batch in {*asked.batch, 64}}
     points = [(batch, threads) for threads in asked.threads for batch in asked.batch]
     print("| method | " + " | ".join(f"{b} on {t}" for b, t in points) + " | where the time goes |")
     print("|---|" + "---|" * (len(points) + 1))
-    for name, make in METHODS.items():
+    for name, make in EVERY.items():
         method = make(scene)
         rates = []
         for batch, threads in points:
             torch.set_num_threads(threads)
             rates.append(f"{batch / seconds(method, slots[batch].obs):,.0f}")
         torch.set_num_threads(1)
-        print(f"| {name} | " + " | ".join(rates) + f" | {hottest(method, slots[32].obs)} |", flush=True)
+        print(f"| {name} | " + " | ".join(rates) + f" | {hottest(method, slots[64].obs)} |", flush=True)
 
 
 if __name__ == "__main__":

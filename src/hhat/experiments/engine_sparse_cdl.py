@@ -84,6 +84,6 @@ EXPERIMENT = Experiment(
             grid({"profile": ("B", "C"), "snr_db": tuple(range(-10, 31, 5))}), blocks=10, block_size=BLOCK
         ),
     },
-    note="lmmse knows the exact covariance of its profile: the bound for linear methods. lasso is tuned per profile and "
-    "SNR on other draws. All others learn from the one observation and know the noise level.",
+    note="lmmse knows the exact covariance of its profile: the bound for linear methods. lasso is tuned per profile "
+    "and SNR on other draws. All others learn from the one observation and know the noise level.",
 )

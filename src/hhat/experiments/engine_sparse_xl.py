@@ -96,6 +96,6 @@ EXPERIMENT = Experiment(
         "full": Profile(grid({"snr_db": (0.0, 5.0, 10.0, 15.0)}), blocks=20, block_size=10),
     },
     claim="Tang et al. 2025, figure 7(a): from worst to best standard SBL, pattern-coupled SBL, MRF-SBL",
-    note="One realisation is one unit of one channel, four units a channel; every block has its own combiners. All know "
-    "the noise level. sbl-em stops after 20 steps, sbl-em-converged after 200: one observation overfits 512 variances.",
+    note="One realisation is one unit of one channel, four units a channel; every block has its own combiners. All "
+    "know the noise level. sbl-em stops after 20 steps, sbl-em-converged after 200: one observation overfits 512 variances.",
 )

@@ -22,11 +22,9 @@ from hhat.methods.base import (
 from hhat.ops.linalg import squared
 from hhat.ops.posterior import posterior
 from hhat.priors.base import Prior, per_item
-from hhat.priors.m_step import Em, Moments, MStep, PatternCoupling
+from hhat.priors.m_step import SMALLEST, Em, Moments, MStep, PatternCoupling
 from hhat.types import Estimate, Gaussian, Observation, State
 
-SMALLEST = 1e-8
-"""Variances are kept above this share of the start: below it a coefficient is off and C only loses precision."""
 STEPS_TIED = 100
 """E-steps where variances are tied: many observations share them, and nothing is overfitted."""
 

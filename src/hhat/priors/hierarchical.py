@@ -10,7 +10,7 @@ from hhat.ops.linalg import squared
 from hhat.priors.base import Prior
 from hhat.priors.gamma_field import chained, chained_as_printed, mrf
 from hhat.priors.gauss import Gauss
-from hhat.priors.m_step import Em, GammaShape, Memory, Moments, MStep, PatternCoupling
+from hhat.priors.m_step import SMALLEST, Em, GammaShape, Memory, Moments, MStep, PatternCoupling
 from hhat.types import Gaussian, Shape
 
 
@@ -76,7 +76,7 @@ class Hierarchical(Prior):
         unit = torch.where(unit == 0, 1.0, unit)
         now = Moments(squared(x.mean), x.var, self.var, unit, self.ndim)
         v, memory = self.m_step(now, self.memory)
-        return replace(self, var=v, memory=memory)
+        return replace(self, var=torch.maximum(v, SMALLEST * unit), memory=memory)
 
     @property
     def exact_em(self) -> bool:
