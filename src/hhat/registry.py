@@ -25,11 +25,19 @@ METHODS = {
     "gamp": Entry(
         "hhat.methods.amp:Gamp", "GAMP; EM-GM-AMP with the learnable mixture", "Rangan 2011; Vila & Schniter 2013"
     ),
+    "uamp": Entry(
+        "hhat.methods.uamp:Uamp", "AMP after a unitary rotation of y; UAMP-SBL", "Guo & Xi 2015; Luo, Guo et al. 2021"
+    ),
     "oamp": Entry(
         "hhat.methods.oamp:Oamp", "orthogonal AMP with the LMMSE step (VAMP)", "Ma & Ping 2017; Rangan et al. 2019"
     ),
     "sbl": Entry(
         "hhat.methods.sbl:Sbl", "sparse Bayesian learning, variances tied over axes", "Tipping 2001; Wipf & Rao 2004"
+    ),
+    "sparse-tracking": Entry(
+        "hhat.tracking.sparse:SparseTracking",
+        "sparse channels from slot to slot: Markov support, Gauss-Markov values, learned on the way",
+        "Ziniel & Schniter 2013",
     ),
     "auto": Entry("hhat.methods.auto:Auto", "picks prior and solver by what the observation holds", "hhat"),
 }
@@ -110,6 +118,12 @@ SCENARIOS = {
 EXPERIMENTS = {
     "start/demo": Entry(
         "hhat.experiments.start_demo:EXPERIMENT", "NMSE and calibration against SNR, CDL-C 64x16", "hhat"
+    ),
+    "engine/sparse-cdl": Entry(
+        "hhat.experiments.engine_sparse_cdl:EXPERIMENT", "sparse estimators without training on CDL-B, CDL-C", "hhat"
+    ),
+    "engine/sparse-xl": Entry(
+        "hhat.experiments.engine_sparse_xl:EXPERIMENT", "local estimators of a near-field XL array", "hhat"
     ),
     "engine/throughput": Entry("hhat.experiments.engine_throughput:EXPERIMENT", "channels/s of every method", "hhat"),
 }

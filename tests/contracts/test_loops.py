@@ -86,6 +86,8 @@ def test_a_tracker_keeps_its_state_through_a_lost_slot():
 @pytest.mark.parametrize("name", registry.METHODS)
 def test_other_methods_solve_each_slot_on_its_own(name):
     settings = {"prior": Gauss(1.0)} if name == "lmmse" else {}
+    if hhat.method(name, **settings).tracks:
+        pytest.skip("carries knowledge from slot to slot")
     _, obs = observe()
     slots = [Observation(obs.y * (1 + i), obs.op, 0.05) for i in range(3)]
     for slot, (_, est) in zip(slots, hhat.track(hhat.method(name, **settings), slots), strict=True):

@@ -1,4 +1,4 @@
-"""`bernoulli-gauss` and `gauss-mixture`: one zero-mean mixture; a component of variance zero is the Bernoulli zero."""
+"""`bernoulli-gauss` and `gauss-mixture`: one complex mixture; a component of variance zero is the Bernoulli zero."""
 
 import math
 from collections.abc import Sequence
@@ -19,12 +19,14 @@ WIDEST = 1e30
 
 @dataclass(frozen=True, eq=False)
 class Mixture(Prior):
-    """p(x) = sum_k w_k CN(x; 0, v_k), entry by entry; h = basis(x).
+    """p(x) = sum_k w_k CN(x; m_k, v_k), entry by entry; h = basis(x).
 
-    weights and variances: (*batch, *event or 1, K). Means are zero: a channel coefficient has a uniform phase.
-    learnable: EM of weights and variances over `tied_axes`; a variance of exactly zero stays zero.
-    Raises ValueError for weights that are negative or do not sum to one.
-    Source: Vila & Schniter, IEEE TSP 61(19), 2013, zero-mean complex form.
+    weights, variances and means: (*batch, *event or 1, K). means None: all zero, since nothing is known of the phase
+    of a channel coefficient; a coefficient tracked in time has a mean of its own.
+    learnable: EM of weights and variances over `tied_axes`, about the means, which stay; a variance of exactly zero
+    stays zero.
+    Raises ValueError for weights that are negative or do not sum to one, and for other counts of components.
+    Source: Vila & Schniter, IEEE TSP 61(19), 2013, complex form.
     """
 
     weights: Tensor
@@ -33,6 +35,7 @@ class Mixture(Prior):
     tied_axes: tuple[int, ...] | None = None
     learnable: bool = True
     ndim: int = 1
+    means: Tensor | None = None
 
     def __post_init__(self):
         if self.weights.shape[-1] != self.variances.shape[-1]:
@@ -43,30 +46,50 @@ class Mixture(Prior):
             raise ValueError("mixture: weights: expected values >= 0 that sum to 1 over the last axis")
         if bool((self.variances < 0).any()):
             raise ValueError("mixture: variances: expected values >= 0")
+        if self.means is not None:
+            if self.means.shape[-1] != self.variances.shape[-1]:
+                have = self.variances.shape[-1], self.means.shape[-1]
+                raise ValueError(f"mixture: expected as many means as variances ({have[0]}), got {have[1]}")
+            if not self.means.is_complex():
+                object.__setattr__(self, "means", self.means.to(self.variances.dtype.to_complex()))
         if self.basis is not None:
             object.__setattr__(self, "ndim", len(self.basis.in_shape))
 
     def moments(self) -> Gaussian:
-        var = (self.weights * self.variances).sum(-1)
-        return Gaussian(torch.zeros((), dtype=var.dtype.to_complex(), device=var.device), var)
+        if self.means is None:
+            var = (self.weights * self.variances).sum(-1)
+            return Gaussian(torch.zeros((), dtype=var.dtype.to_complex(), device=var.device), var)
+        return merged(self.weights, self.means, self.variances)
 
     def _components(self, r: Gaussian) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log joint, gain and posterior variance per component, and |r|^2."""
+        """log joint, gain and posterior variance per component, and |r - m|^2."""
         tiny = torch.finfo(self.variances.dtype).tiny
-        floor = (1e-10 * self.variances.amax(-1)).clamp_min(1e3 * tiny)
+        second = self.variances if self.means is None else self.variances + squared(self.means)
+        floor = (1e-10 * second.amax(-1)).clamp_min(1e3 * tiny)
         noise = torch.maximum(r.var, floor).clamp_max(WIDEST)[..., None]
         total = self.variances + noise
-        energy = squared(r.mean)[..., None]
+        energy = squared(r.mean)[..., None] if self.means is None else squared(r.mean[..., None] - self.means)
         joint = self.weights.clamp_min(tiny).log() - math.log(math.pi) - total.log() - energy / total
         gain = self.variances / total
         return joint, gain, gain * noise, energy
 
     def denoise(self, r: Gaussian) -> Gaussian:
+        if self.means is not None:
+            share, each = self.by_component(r)
+            return merged(share, each.mean, each.var)
         joint, gain, var, energy = self._components(r)
         share = _shares(joint)
         mean_gain = (share * gain).sum(-1)
         spread = (share * (gain - mean_gain[..., None]).square()).sum(-1) * energy[..., 0]
         return Gaussian(mean_gain * r.mean, ((share * var).sum(-1) + spread).expand(r.mean.shape))
+
+    def by_component(self, r: Gaussian) -> tuple[Tensor, Gaussian]:
+        """P(component | r), and the belief on x that each component gives; components are the last axis."""
+        joint, gain, var, _ = self._components(r)
+        mean = gain * r.mean[..., None]
+        if self.means is not None:
+            mean = mean + (1 - gain) * self.means
+        return _shares(joint), Gaussian(mean, var.expand(mean.shape))
 
     def log_evidence(self, r: Gaussian) -> Tensor:
         return self._components(r)[0].logsumexp(-1).sum(self.event_axes())
@@ -88,17 +111,24 @@ class Mixture(Prior):
         pick = torch.rand(shape, generator=gen, dtype=cumulative.dtype)[..., None]
         index = (pick > cumulative[..., :-1]).sum(-1)
         variances = self.variances.expand(*shape, self.variances.shape[-1])
-        return complex_normal(shape, gen, dtype) * variances.gather(-1, index[..., None])[..., 0].sqrt()
+        draw = complex_normal(shape, gen, dtype) * variances.gather(-1, index[..., None])[..., 0].sqrt()
+        if self.means is None:
+            return draw
+        means = self.means.expand(*shape, self.means.shape[-1])
+        return (draw + means.gather(-1, index[..., None])[..., 0]).to(dtype)
 
     def scaled(self, c: Tensor | float) -> "Mixture":
-        factor = squared(torch.as_tensor(c))
-        return replace(self, variances=self.variances * (factor[..., None] if factor.ndim else factor))
+        c = torch.as_tensor(c)
+        c = c[..., None] if c.ndim else c
+        means = None if self.means is None else self.means * c
+        return replace(self, variances=self.variances * squared(c), means=means)
 
     def params(self) -> dict[str, Tensor]:
-        return {"weights": self.weights, "variances": self.variances}
+        means = {} if self.means is None else {"means": self.means}
+        return {"weights": self.weights, "variances": self.variances, **means}
 
     def with_params(self, params: dict[str, Tensor]) -> "Mixture":
-        return replace(self, weights=params["weights"], variances=params["variances"])
+        return replace(self, weights=params["weights"], variances=params["variances"], means=params.get("means"))
 
     def tail(self, name: str) -> int:
         return 1
@@ -112,6 +142,13 @@ def _shares(joint: Tensor) -> Tensor:
     """Softmax over the few components: torch's own is five times slower on a short last axis."""
     weight = (joint - joint.amax(-1, keepdim=True)).exp()
     return weight / weight.sum(-1, keepdim=True)
+
+
+def merged(share: Tensor, mean: Tensor, var: Tensor) -> Gaussian:
+    """Moments of a mixture; components are the last axis."""
+    centre = (share * mean).sum(-1)
+    spread = (share * squared(mean - centre[..., None])).sum(-1)
+    return Gaussian(centre, (share * var).sum(-1) + spread)
 
 
 def bernoulli_gauss(
