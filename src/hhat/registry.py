@@ -34,6 +34,11 @@ METHODS = {
     "sbl": Entry(
         "hhat.methods.sbl:Sbl", "sparse Bayesian learning, variances tied over axes", "Tipping 2001; Wipf & Rao 2004"
     ),
+    "off-grid": Entry(
+        "hhat.methods.off_grid:OffGrid",
+        "steering dictionaries whose grid points move by the evidence, around another method",
+        "Hu, Shi, Zhou & Fu 2012",
+    ),
     "sparse-tracking": Entry(
         "hhat.tracking.sparse:SparseTracking",
         "sparse channels from slot to slot: Markov support, Gauss-Markov values, learned on the way",
@@ -50,9 +55,7 @@ PRIORS = {
     "gauss-mixture": Entry(
         "hhat.priors.mixture:gauss_mixture", "K complex Gaussians, EM-learnable", "Vila & Schniter 2013"
     ),
-    "markov": Entry(
-        "hhat.priors.field:markov", "Bernoulli-Gauss, active in runs along an axis", "Som & Schniter 2012"
-    ),
+    "markov": Entry("hhat.priors.field:markov", "Bernoulli-Gauss, active in runs along an axis", "Som & Schniter 2012"),
     "ising": Entry("hhat.priors.field:ising", "Bernoulli-Gauss, active in clusters on a torus", "Som & Schniter 2012"),
     "pattern-coupled": Entry(
         "hhat.priors.hierarchical:pattern_coupled", "variances coupled to neighbours, 1-D or torus", "Fang et al. 2015"
@@ -108,6 +111,11 @@ SCENARIOS = {
         "hhat.scenarios.cdl:Cdl", "3GPP CDL-A..E, single-polarised ULAs, 1,000+ channels/s", "TR 38.901 tables 7.7.1"
     ),
     "cdl-sionna": Entry("hhat.scenarios.cdl_sionna:CdlSionna", "3GPP CDL-A..E by Sionna's general model", "Sionna 2"),
+    "ill-conditioned": Entry(
+        "hhat.scenarios.ill_conditioned:IllConditioned",
+        "sparse coefficients behind ill-conditioned, non-zero-mean, low-rank or correlated matrices",
+        "hhat",
+    ),
     "near-field": Entry(
         "hhat.scenarios.near_field:NearField",
         "XL line array in the near field, wideband, units with few analog beams",
@@ -118,6 +126,12 @@ SCENARIOS = {
 EXPERIMENTS = {
     "start/demo": Entry(
         "hhat.experiments.start_demo:EXPERIMENT", "NMSE and calibration against SNR, CDL-C 64x16", "hhat"
+    ),
+    "engine/conditioning": Entry(
+        "hhat.experiments.engine_conditioning:EXPERIMENT", "where gamp, uamp and oamp work", "hhat"
+    ),
+    "engine/estep": Entry(
+        "hhat.experiments.engine_estep:EXPERIMENT", "structured against dense E-step", "Tang et al. 2025"
     ),
     "engine/sparse-cdl": Entry(
         "hhat.experiments.engine_sparse_cdl:EXPERIMENT", "sparse estimators without training on CDL-B, CDL-C", "hhat"

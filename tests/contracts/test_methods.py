@@ -186,7 +186,8 @@ def test_unknowns_that_are_not_seen(name):
     est = hhat.solve(build(name), Observation(op.apply(h) + complex_normal((5, 2, 8), gen, var=0.05), op, 0.05))
     assert Status.NONFINITE not in est.status.tolist() and torch.isfinite(est.belief.mean).all()
     assert est.belief.mean[..., 6:].abs().max() < 1e-3
-    if name not in ("oamp", "uamp", "auto", "sparse-tracking"):  # these average variances over what the operator mixes: right in sum only
+    # these average variances over what the operator mixes: right in sum only
+    if name not in ("oamp", "uamp", "auto", "sparse-tracking"):
         assert (est.belief.var.expand(h.shape)[..., 6:] > 0.1).all()
 
 

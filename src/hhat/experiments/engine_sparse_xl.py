@@ -97,5 +97,5 @@ EXPERIMENT = Experiment(
     },
     claim="Tang et al. 2025, figure 7(a): from worst to best standard SBL, pattern-coupled SBL, MRF-SBL",
     note="One realisation is one unit of one channel, four units a channel; every block has its own combiners. All "
-    "know the noise level. sbl-em stops after 20 steps, sbl-em-converged after 200: one observation overfits 512 variances.",
+    "know the noise level. sbl-em stops after 20 steps, sbl-em-converged after 200.",
 )

@@ -4,6 +4,7 @@ from hhat.ops.base import Adjoint, LinearOp
 from hhat.ops.compose import Compose
 from hhat.ops.dense import Dense, Steering
 from hhat.ops.elementary import Diagonal, Fourier, Identity, Select
+from hhat.ops.khatri_rao import KhatriRao
 from hhat.ops.posterior import Posterior, condition, posterior
 from hhat.ops.structured import BlockDiag, Kron, Stack
 
@@ -15,6 +16,7 @@ __all__ = [
     "Diagonal",
     "Fourier",
     "Identity",
+    "KhatriRao",
     "Kron",
     "LinearOp",
     "Posterior",

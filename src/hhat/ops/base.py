@@ -3,6 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -92,8 +93,12 @@ class LinearOp(abc.ABC):
 
     def like(self, x: Tensor) -> "LinearOp":
         """The operator in the precision and on the device of x; itself where both fit."""
+        return cached(self, ("like", x.dtype, x.device), lambda: self._like(x)) or self
+
+    def _like(self, x: Tensor) -> "LinearOp | None":
         op = self if self.dtype in (None, x.dtype) else self.to(x.dtype)
-        return op if op.device in (None, x.device) else op.to(x.device)
+        op = op if op.device in (None, x.device) else op.to(x.device)
+        return None if op is self else op  # itself in its own cache would only be freed by the garbage collector
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -139,11 +144,11 @@ def cached(op: LinearOp, key: tuple, make: Callable[[], T]) -> T:
     return store[key]
 
 
+@dataclass(frozen=True, eq=False)
 class Adjoint(LinearOp):
     """A^H of an operator that has no form of its own for it."""
 
-    def __init__(self, op: LinearOp):
-        self.op = op
+    op: LinearOp
 
     @property
     def in_shape(self) -> Shape:

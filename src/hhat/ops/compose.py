@@ -8,6 +8,7 @@ from torch import Tensor
 from hhat.ops.base import Adjoint, LinearOp
 from hhat.ops.dense import Dense
 from hhat.ops.elementary import Diagonal, Fourier, Identity, Select
+from hhat.ops.khatri_rao import KhatriRao
 from hhat.ops.structured import BlockDiag, Kron
 from hhat.random import complex_normal
 from hhat.types import Shape
@@ -77,6 +78,10 @@ def compose(outer: LinearOp, inner: LinearOp) -> LinearOp:
         return pair if isinstance(last, Compose) else compose(outer.outer, last)
     if isinstance(outer, Kron) and isinstance(inner, Kron) and outer.left.in_shape == inner.left.out_shape:
         return Kron(compose(outer.left, inner.left), compose(outer.right, inner.right))
+    if isinstance(outer, Kron) and isinstance(inner, KhatriRao):
+        return inner.behind(outer) or pair
+    if isinstance(outer, KhatriRao) and isinstance(inner, Diagonal):
+        return outer.scaled(inner)
     if isinstance(outer, BlockDiag) and isinstance(inner, BlockDiag):
         return BlockDiag(compose(outer.op, inner.op))
     if isinstance(outer, Diagonal) and isinstance(inner, Diagonal) and outer.ndim == inner.ndim:

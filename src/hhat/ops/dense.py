@@ -98,8 +98,10 @@ class Dense(LinearOp):
 class Steering(Dense):
     """A_pg = exp(+j 2 pi position_p coordinate_g) * scale: a dictionary of plane waves or delays.
 
+    positions (P,), grid (*batch, G): a grid of its own per item gives matrices (*batch, P, G).
     `ula`: a_n(u) = exp(+j pi n u), n from 0, u = sin(angle from broadside), half-wavelength spacing.
     `delay`: exp(-j 2 pi f tau), f in Hz, tau in seconds.
+    Raises ValueError where positions are no list or the grid has no axis.
     """
 
     positions: Tensor | None = None
@@ -107,14 +109,47 @@ class Steering(Dense):
     scale: float = 1.0
 
     def __init__(self, positions: Tensor, grid: Tensor, scale: float = 1.0, unitary: bool = False):
+        if positions.ndim != 1 or grid.ndim < 1:
+            have = tuple(positions.shape), tuple(grid.shape)
+            raise ValueError(f"Steering: expected positions (P,) and grid (*batch, G), got {have[0]} and {have[1]}")
         # phases reach hundreds of cycles: float64 and modulo one cycle before the exponential
-        cycles = torch.remainder(positions.double()[:, None] * grid.double(), 1.0)
+        cycles = torch.remainder(positions.double()[:, None] * grid.double()[..., None, :], 1.0)
         matrix = torch.polar(torch.full_like(cycles, scale), 2 * math.pi * cycles)
         double = positions.dtype == torch.float64 and grid.dtype == torch.float64
         Dense.__init__(self, matrix if double else matrix.to(torch.complex64), unitary=unitary)
         object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "grid", grid)
         object.__setattr__(self, "scale", scale)
+
+    @property
+    def arms(self) -> Tensor:
+        """Positions from their centre (P,)."""
+        positions = self.positions.double()  # type: ignore[union-attr]
+        return positions - (positions.amax() + positions.amin()) / 2
+
+    @property
+    def spacing(self) -> Tensor:
+        """Distance of each grid point to its neighbours, their mean (grid's shape); alone: one over the aperture."""
+        grid: Tensor = self.grid  # type: ignore[assignment]
+        if grid.shape[-1] == 1:
+            aperture = 2 * self.arms.amax()
+            return (1 / aperture if bool(aperture > 0) else aperture).to(grid.dtype).expand(grid.shape)
+        ordered, order = grid.sort(-1)
+        gap = ordered.diff(dim=-1)
+        mean = torch.cat([gap[..., :1], (gap[..., 1:] + gap[..., :-1]) / 2, gap[..., -1:]], -1)
+        return mean.gather(-1, order.argsort(-1))
+
+    def moved(self, offset: Tensor) -> Dense:
+        """The dictionary at grid + offset, offset (*batch, G): matrices (*batch, P, G).
+
+        Each column keeps the phase it has at the centre of the positions, a(grid + offset) e^(-j 2 pi centre offset):
+        coefficients stay as they are while the grid moves, and a column's slope is at right angles to the column.
+        """
+        return Dense(self.matrix * Steering(self.arms.to(offset.dtype), offset).matrix)
+
+    def slope(self, moved: Dense) -> Tensor:
+        """Derivative of what `moved` gave by its offset, column by column: (*batch, P, G)."""
+        return 2j * math.pi * self.arms.to(moved.matrix.real.dtype)[:, None] * moved.matrix
 
     @classmethod
     def ula(cls, num_ant: int, u: Tensor, scale: float = 1.0) -> "Steering":
@@ -126,6 +161,11 @@ class Steering(Dense):
         """The unitary grid: num_ant values of u, uniform over [-1, 1), columns of norm one."""
         u = 2 * torch.arange(num_ant) / num_ant - (1 if num_ant > 1 else 0)
         return cls(torch.arange(num_ant) / 2, u, num_ant**-0.5, unitary=True)
+
+    @classmethod
+    def dft(cls, num: int) -> "Steering":
+        """The columns of `Fourier(num)`, as a dictionary that can move: positions 0, -1, .., grid b / num cycles."""
+        return cls(-torch.arange(num), torch.arange(num) / num, num**-0.5, unitary=True)
 
     @classmethod
     def delay(cls, frequency_hz: Tensor, delay_s: Tensor, scale: float = 1.0) -> "Steering":

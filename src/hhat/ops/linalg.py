@@ -1,11 +1,15 @@
-"""Small factorisations, guarded: one thread (complex LAPACK on small batches can be hundreds of times slower on
-two), failures as NaN that `solve` turns into a status, never as an exception from the middle of a batch."""
+"""Small factorisations and sums. What is factored is guarded: one thread (complex LAPACK on small batches can be many
+times slower on two), failures as NaN that `solve` turns into a status, never an exception amid a batch."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+RELATIVE_FLOOR = {torch.complex64: 1e-7, torch.complex128: 1e-14}
+"""Smallest noise variance relative to the signal's at y: below it C is singular to working precision."""
 
 
 @contextmanager
@@ -22,11 +26,12 @@ def one_thread(matrix: Tensor) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def cholesky(matrix: Tensor) -> Tensor:
-    """Lower factor of Hermitian positive definite matrices; NaN where one is not, or is not finite."""
+def cholesky(matrix: Tensor) -> tuple[Tensor, bool]:
+    """Lower factor of Hermitian positive definite matrices, NaN where one is not, or is not finite; are all of them?"""
     with one_thread(matrix):
         factor, failed = torch.linalg.cholesky_ex(matrix)
-    return torch.where((failed != 0)[..., None, None], torch.nan, factor)
+    ok = not bool(failed.any())
+    return factor if ok else torch.where((failed != 0)[..., None, None], torch.nan, factor), ok
 
 
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,6 +56,12 @@ def squared(x: Tensor) -> Tensor:
     return torch.addcmul(x.real.square(), x.imag, x.imag) if x.is_complex() else x.square()
 
 
+def column_energy(matrix: Tensor) -> Tensor:
+    """sum_m |A_mn|^2 of matrices (*b, m, n): the rows of real and imaginary parts are summed before they are paired."""
+    pairs = torch.view_as_real(matrix.resolve_conj()).flatten(-2)
+    return pairs.square().sum(-2).unflatten(-1, (-1, 2)).sum(-1)
+
+
 def matvec(matrix: Tensor, x: Tensor) -> Tensor:
     """matrix (*b, m, n) times vectors x (*b', n), the batch axes broadcast.
 
@@ -62,19 +73,9 @@ def matvec(matrix: Tensor, x: Tensor) -> Tensor:
         return x @ matrix.mT
     if matrix.shape[-3] == 1 and x.ndim >= 2:
         return x @ matrix.squeeze(-3).mT
-    return (matrix @ x[..., None])[..., 0]
-
-
-def solve_lower(factor: Tensor, x: Tensor) -> Tensor:
-    """factor^-1 x for a lower factor (*b, m, m) and vectors x (*b', m); shared factors solve all columns at once."""
-    if factor.ndim == 2 or (factor.shape[-3] == 1 and x.ndim >= 2):
-        shared = factor if factor.ndim == 2 else factor.squeeze(-3)
-        rows = x if x.ndim >= 2 else x[None]
-        if shared.ndim == 2:
-            flat = rows.reshape(-1, rows.shape[-1])
-            return torch.linalg.solve_triangular(shared, flat.mT, upper=False).mT.reshape(x.shape)
-        return torch.linalg.solve_triangular(shared, rows.mT, upper=False).mT
-    return torch.linalg.solve_triangular(factor, x[..., None], upper=False)[..., 0]
+    if matrix.is_conj():  # an adjoint: without this its conjugate would be written out
+        return matvec(matrix.conj(), x.conj()).conj().resolve_conj()
+    return (x[..., None, :] @ matrix.mT)[..., 0, :]  # rows times matrices: several times faster than columns
 
 
 def per_axis(tensor: Tensor, num_event: int, shape: tuple[int, ...]) -> Tensor:
@@ -85,3 +86,14 @@ def per_axis(tensor: Tensor, num_event: int, shape: tuple[int, ...]) -> Tensor:
     if any(have not in (1, want) for have, want in zip(event, shape, strict=True)):
         raise ValueError(f"expected a tensor that broadcasts to (*batch, {shape}), got {tuple(tensor.shape)}")
     return tensor
+
+
+def event_sum(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Sum over event axes, axes of size 1 counted as often as `shape` says."""
+    start = x.ndim - len(shape)
+    return x.expand(*x.shape[:start], *shape).flatten(start).sum(-1)
+
+
+def log_normal(num: int, log_det: Tensor, distance: Tensor) -> Tensor:
+    """log CN(y; 0, C) from log det C and y^H C^-1 y."""
+    return -num * math.log(math.pi) - log_det - distance

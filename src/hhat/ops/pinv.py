@@ -8,6 +8,7 @@ from hhat.ops.base import LinearOp, cached
 from hhat.ops.compose import Compose
 from hhat.ops.dense import Dense
 from hhat.ops.elementary import Diagonal, Select
+from hhat.ops.khatri_rao import KhatriRao
 from hhat.ops.linalg import squared
 from hhat.ops.structured import BlockDiag, Kron, Stack
 
@@ -70,6 +71,8 @@ def _squared_norm(op: LinearOp, like: Tensor) -> Tensor:
         return torch.stack([squared_norm(part, like).expand(op.batch_shape) for part in op.ops]).sum(0)
     if isinstance(op, BlockDiag):
         return squared_norm(op.op, like).expand(op.op.batch_shape).amax(-1)
+    if isinstance(op, KhatriRao):
+        return linalg.eigh(op.gram)[0][..., -1]
     matrix = op.dense(like.dtype)
     gram = matrix @ matrix.mH if matrix.shape[-2] <= matrix.shape[-1] else matrix.mH @ matrix
     return linalg.eigh(gram)[0][..., -1]
