@@ -80,7 +80,7 @@ EXPERIMENT = Experiment(
         "quick": Profile(
             grid({"profile": ("B", "C"), "snr_db": tuple(range(-10, 31, 10))}), blocks=1, block_size=10, methods=QUICK
         ),
-        "full": Profile(grid({"profile": ("B", "C"), "snr_db": tuple(range(-10, 31, 5))}), blocks=10, block_size=BLOCK),
+        "full": Profile(grid({"profile": ("B", "C"), "snr_db": tuple(range(-10, 31, 5))}), blocks=5, block_size=BLOCK),
     },
     note="lmmse knows the exact covariance of its profile: the bound for linear methods. lasso is tuned per profile "
     "and SNR on other draws. All others learn from the one observation and know the noise level.",
