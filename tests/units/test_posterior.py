@@ -8,6 +8,15 @@ import weakref
 import pytest
 import torch
 
+from hhat.experiments.engine_estep import (
+    AngleDelay,
+    DenseEStep,
+    EStep,
+    PrintedEStep,
+    inverse_by_elimination,
+    printed,
+    score,
+)
 from hhat.ops import (
     BlockDiag,
     Compose,
@@ -362,3 +371,15 @@ def test_no_power_at_all_is_finite(dtype):
         y = torch.ones(op.out_shape, dtype=dtype)
         found = posterior(op.to(dtype), y, Gaussian(ZERO, var), 0.0)
         assert (found.belief.mean == 0).all() and (found.belief.var == 0).all()
+
+
+def test_the_forms_that_the_experiment_compares_agree():
+    slot = AngleDelay(32).draw(3, generator("forms"))
+    for method in (EStep(), DenseEStep(), PrintedEStep()):
+        state = method.step(method.init(slot.obs, generator("unused")), slot.obs)
+        assert score(method.read(state, slot.obs), slot)["deviation"].max() < 3e-5
+    v = state["v"]
+    (mean, var), evidence = printed(slot.obs, v, inverse_by_elimination)
+    torch.testing.assert_close(state["mean"], mean, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(state["var"], var, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(state["log_evidence"], evidence, rtol=1e-5, atol=1e-2)
