@@ -63,7 +63,7 @@ EXPERIMENT = Experiment(
     methods={"gamp": gamp, "gamp-scalar": gamp_scalar, "uamp": uamp, "oamp": oamp, "lmmse": lmmse},
     profiles={
         "quick": Profile(QUICK, blocks=2, block_size=20),
-        "full": Profile(tuple({key: value} for key, sweep in SWEEPS.items() for value in sweep), 10, 20),
+        "full": Profile(tuple({key: value} for key, sweep in SWEEPS.items() for value in sweep), 3, 20),
     },
     metrics=("nmse_db", "converged", "variance_ratio"),
     score=score,
