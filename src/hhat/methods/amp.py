@@ -36,9 +36,9 @@ CUT, LEAST_SHARE = 0.75, 0.05
 """Factor on the share of an item each time it starts again, and where that ends."""
 CAUTION = 8
 """How fast an item that starts again stops looking ahead: (share / damping)^CAUTION."""
-EXPLAINED = (1.25, 5.0)
-"""y counts as explained while the energy of y - p is at most this many times what is promised (a noise variance 1 dB
-too low still passes), or within this many standard deviations of it, whichever allows more."""
+EXPLAINED, DEVIATIONS = 1.25, 5.0
+"""y counts as explained while the energy of y - p is at most this many times what is promised, or within this many
+standard deviations of it, whichever allows more. An item that was never lost is allowed SURPRISE."""
 
 
 class Seen(NamedTuple):
@@ -68,7 +68,7 @@ class Gamp(Method):
     None: those that the operator mixes; all axes: one variance, the scalar form.
     damping: share of the new s, v_s, x and v that is taken. An item whose |y - p|^2 grows beyond what v_p + s2 promise
     starts again from the prior with a smaller share. One that stands still where y is not explained does not count as
-    converged.
+    converged, and if it was lost before is mixed with the prior.
     Noise that is not given follows EM: s2 <- mean (s2/(v_p + s2))^2 |y - p|^2 + s2 v_p/(v_p + s2).
     info: coefficients, the last pseudo-observation (r, v_r), learned parameters; per item how often it started again
     (restarts) and |y - p|^2 over what is promised (excess).
@@ -114,12 +114,12 @@ class Gamp(Method):
     def step(self, state: State, obs: Observation) -> State:
         seen = self.seen(obs, state)
         obs, task, prior = seen.obs, seen.task, unpack(self.prior, state, seen.task)
-        noise, error = annealed_noise(state, obs), obs.y - state["p"]
+        noise = annealed_noise(state, obs)
         gain = 1 / (state["v_p"] + noise).clamp_min(torch.finfo(noise.dtype).tiny)
         # the very first message is taken whole, unless the item has been seen to overshoot
         first = (state["count"] == 0) & (state["restarts"] == 0)
         share = torch.where(first, 1.0, state["share"])[(..., *(None,) * len(task.op.out_shape))]
-        s = share * gain * error + (1 - share) * state["s"]
+        s = share * gain * (obs.y - state["p"]) + (1 - share) * state["s"]
         v_s = share * gain + (1 - share) * state["v_s"]
         r_var = self._behind(task, v_s)
         r = Gaussian(state["x"] + r_var * task.op.adjoint(s), r_var)
@@ -136,14 +136,14 @@ class Gamp(Method):
         new: State = {
             **state,
             **{"x": x, "v": v, "s": s, "v_s": v_s, "p": p, "v_p": v_p, "r": r.mean, "r_var": r_var},
-            "change": torch.where(excess > _tolerance(task), change.clamp_min(1.0), change),
+            "change": torch.where(excess > _allowed(state, task), change.clamp_min(1.0), change),
             # noise comes down, and learning begins, in the item's own time
             "count": state["count"] + state["share"] / self.damping,
             "least": torch.minimum(state["least"], energy),
             "excess": excess,
-            "noise_var": _noise(seen, noise, gain, error, state["v_p"]),
             **pack(prior),
         }
+        new["noise_var"] = self._noise(seen, noise, state, new)
         return self._recovered(new, seen, ~(excess <= SURPRISE) & ~(energy <= SURPRISE * state["least"]))
 
     def _recovered(self, state: State, seen: Seen, lost: Tensor) -> State:
@@ -160,6 +160,11 @@ class Gamp(Method):
             return prior
         new = prior.learn(r)
         return new if bool(ready.all()) else new.with_params(merge(prior.params(), new.params(), ready))
+
+    def _noise(self, seen: Seen, noise: Tensor, old: State, new: State) -> Tensor:
+        """EM of a white noise variance over all samples of y, from z = A x ~ CN(p, v_p) and y = z + n."""
+        known = noise / (old["v_p"] + noise).clamp_min(torch.finfo(noise.dtype).tiny)
+        return averaged(squared(known * (seen.obs.y - old["p"])) + known * old["v_p"], seen)
 
     def _axes(self, task: Problem) -> tuple[int, ...]:
         return coupled_axes(task.op) if self.average_axes is None else self.average_axes
@@ -195,16 +200,22 @@ class Gamp(Method):
         return Estimate(channel_belief(task, r, x, noise), info)
 
     def _trusted(self, state: State, prior: Prior, task: Problem) -> Gaussian:
-        """x, or for items that started again and still do not explain y a mixture of x and the prior, x weighing
-        promised over measured energy: hallucinated coefficients then do no more harm than none."""
+        """x, or for items that were lost and end further than SURPRISE from explaining y a mixture of x and the prior,
+        where x weighs SURPRISE / excess: what was made up does no more harm than an estimate of zero."""
         x = Gaussian(state["x"], state["v"])
-        doubtful = (state["restarts"] > 0) & (state["excess"] > _tolerance(task))
-        if not bool(doubtful.any()):
+        weight = torch.where(state["restarts"] > 0, (SURPRISE / state["excess"]).clamp_max(1.0), 1.0)
+        if not bool((weight < 1).any()):
             return x
-        weight = torch.where(doubtful, 1 / state["excess"], 1.0)[(..., *(None,) * task.num_event)]
-        now = prior.moments()
+        weight, now = weight[(..., *(None,) * task.num_event)], prior.moments()
         apart = weight * (1 - weight) * squared(x.mean - now.mean)
         return Gaussian(weight * x.mean + (1 - weight) * now.mean, weight * x.var + (1 - weight) * now.var + apart)
+
+
+def averaged(inside: Tensor, seen: Seen) -> Tensor:
+    """Mean over all samples of y of what is given for those that are iterated on, (*batch, 1, ..)."""
+    out = seen.task.out_event()
+    rest = seen.rest[(..., *(None,) * len(out))] if isinstance(seen.rest, Tensor) else seen.rest
+    return (inside.sum(out, keepdim=True) + rest) / seen.num
 
 
 def _residual(obs: Observation, task: Problem, p: Tensor, promised: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,14 +226,8 @@ def _residual(obs: Observation, task: Problem, p: Tensor, promised: Tensor) -> t
     return residual.mean(out), (residual / promised).mean(out)
 
 
-def _noise(seen: Seen, noise: Tensor, gain: Tensor, error: Tensor, v_p: Tensor) -> Tensor:
-    """EM of a white noise variance from z = A x ~ CN(p, v_p) and y = z + n, over all samples of y."""
-    out, known = seen.task.out_event(), noise * gain
-    inside = (squared(known * error) + known * v_p).sum(out, keepdim=True)
-    rest = seen.rest[(..., *(None,) * len(out))] if isinstance(seen.rest, Tensor) else seen.rest
-    return (inside + rest) / seen.num
-
-
-def _tolerance(task: Problem) -> float:
-    factor, deviations = EXPLAINED
-    return max(factor, 1 + deviations / math.prod(task.op.out_shape) ** 0.5)
+def _allowed(state: State, task: Problem) -> Tensor:
+    """Excess up to which an item that stands still has converged, (*batch)."""
+    within = 1 + DEVIATIONS / math.prod(task.op.out_shape) ** 0.5
+    once_lost = state["restarts"] > 0
+    return torch.where(once_lost, max(EXPLAINED, within), max(SURPRISE, within))

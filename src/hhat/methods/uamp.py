@@ -3,14 +3,18 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from hhat.methods.amp import Gamp, Seen
+from hhat.methods.amp import Gamp, Seen, averaged
 from hhat.methods.base import Problem, problem
 from hhat.ops.linalg import squared
 from hhat.ops.rotation import Rotation, rotation, whitened
 from hhat.priors.base import Prior
 from hhat.types import Observation, Shape, State
+
+LEAST_SHRINKAGE = 1e-3
+"""Where the denoiser takes off less of the variance than this share, the prior counts as having said nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +32,14 @@ class Uamp(Gamp):
 
     prior: Prior | None = None
     average_axes: tuple[int, ...] | None = None
+
+    def _noise(self, seen: Seen, noise: Tensor, old: State, new: State) -> Tensor:
+        """EM with the exact posterior of A x in the singular basis, under the Gaussian that stands for the prior."""
+        v, r_var = self._average(new["v"], seen.task), new["r_var"]
+        apart = self._ahead(seen.task, v / (1 - v / r_var).clamp_min(LEAST_SHRINKAGE))
+        z = new["p"] + new["v_p"] * new["s"]
+        left = noise * apart / (apart + noise).clamp_min(torch.finfo(noise.dtype).tiny)
+        return averaged(squared(seen.obs.y - z) + left, seen)
 
     def seen(self, obs: Observation, state: State | None) -> Seen:
         task, noise, num_out = problem(obs, self.prior), obs.noise_var, len(obs.op.out_shape)
