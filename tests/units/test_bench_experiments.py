@@ -47,4 +47,4 @@ def test_throughput_measures_nothing_but_time():
     experiment = registry.load("experiments", "engine/throughput")
     assert experiment.score is score_nothing and experiment.metrics == ("channels_per_s",)
     points = [(point["batch"], point["threads"]) for point in experiment.profiles["full"].points]
-    assert points == [(1, 1), (1, 2), (32, 1), (32, 2), (1024, 1), (1024, 2)]
+    assert points == [(1, 1), (1, 2), (64, 1), (64, 2), (1024, 1), (1024, 2)]

@@ -78,7 +78,10 @@ EXPERIMENT = Experiment(
     },
     profiles={
         "quick": Profile(
-            grid({"profile": ("B", "C"), "snr_db": tuple(range(-10, 31, 10))}), blocks=1, block_size=10, methods=QUICK
+            grid({"profile": ("B", "C"), "snr_db": tuple(range(-10, 31, 10))}),
+            blocks=1,
+            block_size=BLOCK,
+            methods=QUICK,
         ),
         "full": Profile(grid({"profile": ("B", "C"), "snr_db": tuple(range(-10, 31, 5))}), blocks=5, block_size=BLOCK),
     },

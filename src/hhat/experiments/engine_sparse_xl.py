@@ -92,7 +92,7 @@ EXPERIMENT = Experiment(
         "oamp-ising": oamp_ising,
     },
     profiles={
-        "quick": Profile(grid({"snr_db": (0.0, 10.0)}), blocks=2, block_size=5),
+        "quick": Profile(grid({"snr_db": (0.0, 10.0)}), blocks=1, block_size=10),
         "full": Profile(grid({"snr_db": (0.0, 5.0, 10.0, 15.0)}), blocks=20, block_size=10),
     },
     claim="Tang et al. 2025, figure 7(a): from worst to best standard SBL, pattern-coupled SBL, MRF-SBL",
