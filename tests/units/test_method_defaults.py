@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import hhat
+from hhat.methods.auto import basis_for
 from hhat.methods.base import Method
 from hhat.methods.defaults import choice_for, method_for
 from hhat.ops import Identity
@@ -72,7 +73,7 @@ def test_the_defaults_beat_white_ones_where_the_channel_is_sparse():
 def test_settings_go_to_the_method_or_to_its_prior():
     method = method_for("oamp", ARRAYS, prior_name="bernoulli-gauss", settings={"damping": "0.5", "active": "0.25"})
     assert method.damping == 0.5 and method.prior.weights.tolist() == [0.75, 0.25]
-    learned = method_for("oamp", ARRAYS, settings={"tied_axes": "rx_ant"})
+    learned = method_for("oamp", ARRAYS, prior_name="gauss-mixture", settings={"tied_axes": "rx_ant"})
     assert learned.prior.tied_axes == (-2,)
     assert method_for("lasso", ARRAYS, settings={"strength": 2.0}).strength == 2
 
@@ -96,12 +97,12 @@ def test_linear_methods_and_auto_take_their_own():
         (("magic", None, {}), "unknown method 'magic'; there are: .*sbl"),
         (("oamp", "magic", {}), "unknown prior 'magic'; there are: .*gauss"),
         (("rls", "gauss", {}), "rls: takes no prior"),
-        (("oamp", None, {"colour": "red"}), "oamp: unknown setting 'colour'; there are: .*damping.*variances"),
+        (("oamp", None, {"colour": "red"}), "oamp: unknown setting 'colour'; there are: .*damping.*coupling"),
         (("lasso", None, {"var": "2"}), "lasso: unknown setting 'var'; there are: strength"),
         (("oamp", None, {"basis": "x"}), "unknown setting 'basis'"),
         (("oamp", None, {"damping": "much"}), "oamp: damping: expected float, got 'much'"),
         (("oamp", None, {"damping": "2"}), "damping: expected 0 < damping <= 1"),
-        (("oamp", None, {"tied_axes": "user"}), "no axis 'user'"),
+        (("oamp", "gauss-mixture", {"tied_axes": "user"}), "no axis 'user'"),
     ],
 )
 def test_wrong_names_and_settings_are_refused_with_the_list(arguments, words):
@@ -163,3 +164,11 @@ def test_pairs_are_read_and_checked():
     for wrong in (["a"], ["=1"], ["a b=1"], ["a=1", "a=2"]):
         with pytest.raises(ValueError, match="--set"):
             pairs(wrong)
+
+
+def test_beside_an_array_delays_are_a_unitary_basis_of_evenly_spaced_tones():
+    basis, tied, _ = basis_for((32, 16), ("rx_ant", "subcarrier"))
+    assert basis is not None and basis.is_unitary and tied == ()
+    uneven = (0, 1, 3, *range(4, 17))
+    assert not basis_for((32, 16), ("rx_ant", "subcarrier"), uneven)[0].is_unitary
+    assert not basis_for((4, 16), ("rx_ant", "subcarrier"))[0].is_unitary

@@ -1,5 +1,6 @@
 """`auto`: picks prior, basis and solver by what the observation holds, and says why."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -89,13 +90,15 @@ def basis_for(
     """The basis in which a channel with these axes is sparse, the axes that share variances, and why.
 
     Delays for `subcarrier` axes, angles for antenna axes of at least ARRAY elements, nothing for the rest; antenna
-    axes without a basis of their own share the variances of the delays.
+    axes without a basis of their own share the variances of the delays. Beside an array, delays are the unitary DFT
+    of evenly spaced tones: the posterior then falls apart into one small system per delay.
     """
     parts: list[LinearOp] = []
     words: list[str] = []
+    array = any(name.endswith("ant") and size >= ARRAY for name, size in zip(axes, shape, strict=True))
     for name, size in zip(axes, shape, strict=True):
         if name == "subcarrier" and size >= BAND:
-            parts.append(delay_basis(size, subcarriers))
+            parts.append(Fourier(size) if array and _even(subcarriers) else delay_basis(size, subcarriers))
             words.append(f"{size} subcarriers: delays")
         elif name.endswith("ant") and size >= ARRAY:
             parts.append(Fourier(size))
@@ -111,6 +114,11 @@ def basis_for(
     for part in reversed(parts[:-1]):
         basis = Kron(part, basis)
     return basis, tied, "; ".join(words)
+
+
+def _even(subcarriers: tuple[int, ...] | None) -> bool:
+    """Are the tones evenly spaced, so that their DFT resolves delays?"""
+    return subcarriers is None or len({b - a for a, b in itertools.pairwise(subcarriers)}) <= 1
 
 
 def delay_basis(size: int, subcarriers: tuple[int, ...] | None = None) -> LinearOp:
