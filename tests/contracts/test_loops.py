@@ -233,3 +233,10 @@ def test_items_that_end_early_are_set_aside_without_a_trace():
         assert torch.equal(alone.status, together.status[i])
         torch.testing.assert_close(together.belief.mean[i], alone.belief.mean, rtol=1e-3, atol=1e-3)
         assert (alone.info["steps"] - together.info["steps"][i]).abs().max() <= 2
+
+
+def test_a_single_item_that_breaks_ends_with_a_status():
+    matrix = complex_normal((8, 10), generator("single"))
+    matrix[0, 0] = float("nan")
+    est = hhat.solve(hhat.method("oamp"), Observation(torch.ones(8, dtype=torch.complex64), Dense(matrix), 0.1))
+    assert int(est.status) == Status.NONFINITE and bool(torch.isfinite(est.belief.mean).all())

@@ -112,7 +112,7 @@ def merge(old: State, new: State, live: Tensor) -> State:
     merged = {}
     for name, value in new.items():
         if isinstance(value, Tensor) and isinstance(old.get(name), Tensor):
-            mask = live.reshape(*live.shape, *(1,) * (value.ndim - live.ndim))
+            mask = live.reshape((*live.shape, *(1,) * (value.ndim - live.ndim)))
             value = torch.where(mask, value, old[name])
         merged[name] = value
     return merged
