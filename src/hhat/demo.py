@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 import hhat
-from hhat.bench.capture import file_rows
 from hhat.bench.report import file_report
+from hhat.bench.report.capture import file_rows
 from hhat.cli.common import digits, duration, interval, print_pairs, print_table
 from hhat.methods.base import Method
 from hhat.methods.defaults import choice_for

@@ -140,6 +140,107 @@ EXPERIMENTS = {
         "hhat.experiments.engine_sparse_xl:EXPERIMENT", "local estimators of a near-field XL array", "hhat"
     ),
     "engine/throughput": Entry("hhat.experiments.engine_throughput:EXPERIMENT", "channels/s of every method", "hhat"),
+    "xl-mimo/fig5": Entry(
+        "hhat.experiments.xl_mimo_fig5:EXPERIMENT", "overall NMSE against the number of units", "Tang et al. 2025"
+    ),
+    "xl-mimo/fig6": Entry(
+        "hhat.experiments.xl_mimo_fig6:EXPERIMENT", "time per estimate at a unit and overall", "Tang et al. 2025"
+    ),
+    "xl-mimo/fig7a": Entry(
+        "hhat.experiments.xl_mimo_fig7a:EXPERIMENT", "the units' own estimates against SNR", "Tang et al. 2025"
+    ),
+    "xl-mimo/fig7b": Entry(
+        "hhat.experiments.xl_mimo_fig7b:EXPERIMENT", "the units' own estimates against pilot slots", "Tang et al. 2025"
+    ),
+    "xl-mimo/fig8": Entry(
+        "hhat.experiments.xl_mimo_fig8:EXPERIMENT", "what refinement adds (claims only)", "Tang et al. 2025"
+    ),
+    "xl-mimo/fig9a": Entry("hhat.experiments.xl_mimo_fig9a:EXPERIMENT", "overall NMSE against SNR", "Tang et al. 2025"),
+    "xl-mimo/fig9b": Entry(
+        "hhat.experiments.xl_mimo_fig9b:EXPERIMENT", "overall NMSE against pilot slots", "Tang et al. 2025"
+    ),
+    "xl-mimo/table2": Entry(
+        "hhat.experiments.xl_mimo_table2:EXPERIMENT", "operation counts (claims only)", "Tang et al. 2025"
+    ),
+    "experts/fig4": Entry(
+        "hhat.experiments.experts_fig4:EXPERIMENT", "NMSE against SNR on CDL-A to CDL-D", "Jiang et al. 2026"
+    ),
+    "experts/fig5": Entry(
+        "hhat.experiments.experts_fig5:EXPERIMENT", "one profile scarce in training (claims only)", "Jiang et al. 2026"
+    ),
+    "experts/fig6": Entry(
+        "hhat.experiments.experts_fig6:EXPERIMENT",
+        "NMSE against the share of pilots on CDL-B, CDL-D",
+        "Jiang et al. 2026",
+    ),
+    "experts/fig7a": Entry(
+        "hhat.experiments.experts_fig7a:EXPERIMENT", "training loss of the experts (claims only)", "Jiang et al. 2026"
+    ),
+    "experts/fig7b": Entry(
+        "hhat.experiments.experts_fig7b:EXPERIMENT", "NMSE against outer passes (claims only)", "Jiang et al. 2026"
+    ),
+    "experts/table2": Entry(
+        "hhat.experiments.experts_table2:EXPERIMENT", "size, operations and time (claims only)", "Jiang et al. 2026"
+    ),
+    "isac/fig2": Entry(
+        "hhat.experiments.isac_fig2:EXPERIMENT",
+        "angle-delay map, calibrated or not (claims only)",
+        "Mateos-Ramos et al. 2025",
+    ),
+    "isac/fig3": Entry(
+        "hhat.experiments.isac_fig3:EXPERIMENT",
+        "sensing against false alarms (claims only)",
+        "Mateos-Ramos et al. 2025",
+    ),
+    "extrapolation/fig4": Entry(
+        "hhat.experiments.extrapolation_fig4:EXPERIMENT", "pseudospectrum of two paths (claims only)", "Wan & Liu 2024"
+    ),
+    "extrapolation/fig10": Entry(
+        "hhat.experiments.extrapolation_fig10:EXPERIMENT", "iterations of R-TST-MUSIC (claims only)", "Wan & Liu 2024"
+    ),
+    "extrapolation/fig11": Entry(
+        "hhat.experiments.extrapolation_fig11:EXPERIMENT",
+        "full-band NMSE of both stages (claims only)",
+        "Wan & Liu 2024",
+    ),
+    "extrapolation/fig12": Entry(
+        "hhat.experiments.extrapolation_fig12:EXPERIMENT",
+        "first band part, symbol by symbol (claims only)",
+        "Wan & Liu 2024",
+    ),
+    "extrapolation/fig13": Entry(
+        "hhat.experiments.extrapolation_fig13:EXPERIMENT", "every band part against SNR (claims only)", "Wan & Liu 2024"
+    ),
+    "extrapolation/fig14": Entry(
+        "hhat.experiments.extrapolation_fig14:EXPERIMENT", "tracking NMSE against SNR (claims only)", "Wan & Liu 2024"
+    ),
+    "impairments/fig5": Entry(
+        "hhat.experiments.impairments_fig5:EXPERIMENT", "learning the forward model (claims only)", "Xu & Liu 2026"
+    ),
+    "impairments/fig6": Entry(
+        "hhat.experiments.impairments_fig6:EXPERIMENT", "channel NMSE against SNR (claims only)", "Xu & Liu 2026"
+    ),
+    "impairments/fig7": Entry(
+        "hhat.experiments.impairments_fig7:EXPERIMENT",
+        "NMSE of the signal against rounds (claims only)",
+        "Xu & Liu 2026",
+    ),
+    "impairments/fig8": Entry(
+        "hhat.experiments.impairments_fig8:EXPERIMENT", "channel NMSE under drift (claims only)", "Xu & Liu 2026"
+    ),
+    "impairments/fig9": Entry(
+        "hhat.experiments.impairments_fig9:EXPERIMENT", "NMSE of the signal under drift (claims only)", "Xu & Liu 2026"
+    ),
+    "impairments/fig10": Entry(
+        "hhat.experiments.impairments_fig10:EXPERIMENT",
+        "fit of the forward model under drift (claims only)",
+        "Xu & Liu 2026",
+    ),
+    "impairments/fig11": Entry(
+        "hhat.experiments.impairments_fig11:EXPERIMENT",
+        "channel NMSE against SNR after drift (claims only)",
+        "Xu & Liu 2026",
+    ),
 }
 FORMATS = {
     "hhat.capture/1": Entry("hhat.io.capture:read", "HDF5, the project's own schema (.h5)", "docs/conventions.md"),

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from hhat.bench.claims import Ordering
 from hhat.bench.experiment import Experiment, Point, Profile, grid
 from hhat.methods.base import Method
 from hhat.ops import Identity
@@ -85,7 +86,7 @@ def genie(scene: White) -> Scaled:
 EXPERIMENT = Experiment(
     name="test/white",
     title="White channels <seen> in white noise",
-    claim="shrinking wins",
+    claims=(Ordering("shrinking wins", "nobody 2000, Fig. 1", methods=("best", "ls")),),
     note="genie knows the SNR",
     scenario=scenario,
     methods={"ls": plain, "best": best, "boastful": boastful, "silent": silent, "genie": genie},

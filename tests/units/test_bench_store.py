@@ -1,21 +1,55 @@
 """The store: what goes in comes out, nothing twice, and trouble with the file said in one line."""
 
 import dataclasses
+import json
 import sqlite3
+import zlib
 
 import pytest
 import torch
 
 from hhat.bench.recipe import code_version, describe, digest, spell
 from hhat.bench.store import FILE, Cell, Run, Store, pack, unpack
+from hhat.bench.store.database import CELL, SCHEMA, checksum
+from hhat.bench.store.salvage import check, salvage
 from hhat.ops import Dense
 from hhat.random import complex_normal, generator
 from hhat.types import Status
+from tests.units.store_files import cell, contents, fill, key_of
+
+OLD = """
+CREATE TABLE cells (key TEXT PRIMARY KEY, experiment, method, point, block, seed, items, arrays, blob, status, wall_s,
+  cpu_s, device, threads, versions, finished TEXT DEFAULT CURRENT_TIMESTAMP) WITHOUT ROWID;
+CREATE TABLE runs (key TEXT PRIMARY KEY, experiment, profile, recipe, machine, cells,
+  started TEXT DEFAULT CURRENT_TIMESTAMP) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+"""Schema 1, as it was"""
 
 
-def cell(key: str, value: float = 1.0) -> Cell:
-    arrays = {"ratio": torch.linspace(0, value, 7), "deciles": torch.rand(1, 2, 10, generator=generator("cell"))}
-    return Cell(key, "x/y", "ls", {"snr_db": 10.0}, 0, 7, 7, arrays, {"OK": 7}, 0.5, 0.4, "cpu", 1, {"hhat": "0"})
+def old_store(folder, keys):
+    """A store as the version before checksums wrote it."""
+    folder.mkdir()
+    db = sqlite3.connect(folder / FILE, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.executescript(OLD)
+    columns = [name for name in CELL if name not in ("finished", "machine")]
+    for key in keys:
+        one = cell(key)
+        shapes, blob = pack(one.arrays)
+        values = [key, one.experiment, one.method, json.dumps(one.point), one.block, one.seed, one.items]
+        values += [json.dumps(shapes), blob, json.dumps(one.status), one.wall_s, one.cpu_s, one.device, one.threads]
+        marks = ", ".join("?" * len(columns))
+        db.execute(f"INSERT INTO cells ({', '.join(columns)}) VALUES ({marks})", (*values, json.dumps(one.versions)))
+    run = ("r", "x/y", "quick", "{}", "{}", json.dumps(keys))
+    db.execute("INSERT INTO runs (key, experiment, profile, recipe, machine, cells) VALUES (?, ?, ?, ?, ?, ?)", run)
+    db.close()
+
+
+def change(folder, statement, *values):
+    db = sqlite3.connect(folder / FILE, isolation_level=None)
+    db.execute(statement, values)
+    db.close()
 
 
 def test_a_cell_comes_back_as_it_was(tmp_path):
@@ -35,7 +69,7 @@ def test_a_key_is_written_once(tmp_path):
         store.put(cell("a", 1.0))
         store.put(cell("a", 2.0))
         (back,) = store.cells(["a"])
-        assert float(back.arrays["ratio"].max()) == 1.0
+        assert torch.equal(back.arrays["ratio"], cell("a", 1.0).arrays["ratio"])
         store.delete(["a"])
         assert store.keys() == set()
 
@@ -72,24 +106,179 @@ def test_trouble_with_the_file_is_one_line(tmp_path):
         Store(tmp_path / "nowhere", create=False)
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / FILE).write_bytes(b"not a database, but long enough to be taken for one" * 40)
-    with pytest.raises(ValueError, match="cannot use this store"):
-        Store(tmp_path)
+    for create in (True, False):
+        with pytest.raises(ValueError, match="damaged: file is not a database; `hhat runs salvage"):
+            Store(tmp_path, create)
+    with pytest.raises(ValueError, match="nothing in it can be read"):
+        salvage(tmp_path, tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
     (tmp_path / FILE).unlink()
-    with sqlite3.connect(tmp_path / FILE) as db:
-        db.execute("PRAGMA user_version = 99")
-    db.close()
-    with pytest.raises(ValueError, match="schema 1, got 99"):
+    change(tmp_path, "PRAGMA user_version = 99")
+    for create in (True, False):
+        with pytest.raises(ValueError, match=f"newer hhat: expected a store of schema {SCHEMA} or older, got 99"):
+            Store(tmp_path, create)
+    change(tmp_path, "PRAGMA user_version = 0")
+    change(tmp_path, "CREATE TABLE letters (x)")
+    with pytest.raises(ValueError, match="expected a store of runs, got a database of letters"):
         Store(tmp_path)
 
 
-def test_a_damaged_cell_is_named_not_returned(tmp_path):
+def test_a_file_that_was_never_filled_reads_as_an_empty_store(tmp_path):
+    (tmp_path / FILE).touch()
+    with Store(tmp_path, create=False) as store:
+        assert store.keys() == set() and store.runs() == [] and list(store.cells(["a"])) == []
     with Store(tmp_path) as store:
         store.put(cell("a"))
-    with sqlite3.connect(tmp_path / FILE) as db:
-        db.execute("UPDATE cells SET blob = x'00112233'")
+    assert contents(tmp_path).keys() == {"a"}
+
+
+def test_a_reader_may_be_given_the_file_itself(tmp_path):
+    keys = fill(tmp_path, range(3))
+    with Store(tmp_path / FILE, create=False) as store:
+        assert store.keys() == set(keys)
+
+
+@pytest.mark.parametrize("column", [*CELL, "checksum"])
+def test_a_flipped_byte_in_any_column_is_noticed(column, tmp_path):
+    good, bad = fill(tmp_path, range(2))
+    db = sqlite3.connect(tmp_path / FILE)
+    (value,) = db.execute(f"SELECT {column} FROM cells WHERE key = ?", (bad,)).fetchone()
     db.close()
-    with Store(tmp_path) as store, pytest.raises(ValueError, match=FILE):
-        list(store.cells(["a"]))
+    if isinstance(value, bytes):
+        wrong = value[:30] + bytes([value[30] ^ 1]) + value[31:]
+    elif isinstance(value, str):
+        wrong = chr(ord(value[0]) ^ 1) + value[1:]
+    else:
+        wrong = value + 1
+    change(tmp_path, f"UPDATE cells SET {column} = ? WHERE key = ?", wrong, bad)
+    key = wrong if column == "key" else bad
+    with Store(tmp_path) as store:
+        with pytest.raises(ValueError, match=rf"{FILE}: damaged: the checksum of cell '{key}' does not hold; `hhat"):
+            list(store.cells([key]))
+        assert [one.key for one in store.cells([good])] == [good]
+    assert check(tmp_path).damaged == (key,)
+    assert salvage(tmp_path, tmp_path / "saved").cells == 1
+    assert contents(tmp_path / "saved").keys() == {good}
+
+
+def test_a_flipped_byte_anywhere_in_the_file_never_gives_another_number(tmp_path):
+    keys = fill(tmp_path, range(12))
+    before, data = contents(tmp_path), (tmp_path / FILE).read_bytes()
+    places = torch.randint(len(data), (150,), generator=generator("flip")).tolist()
+    noticed = 0
+    for place in places:
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        (tmp_path / FILE).write_bytes(flipped)
+        try:
+            with Store(tmp_path, create=False) as store:
+                found = {one.key: one.arrays["ratio"].numpy().tobytes() for one in store.cells(keys)}
+        except ValueError as trouble:
+            noticed += 1
+            assert "\n" not in str(trouble)
+            continue
+        # a cell whose name no longer reads is run again
+        for key, value in found.items():
+            assert value == before[key][-1]["ratio"][1]
+    assert noticed > 20
+
+
+def test_a_flipped_byte_in_a_run_is_noticed(tmp_path):
+    fill(tmp_path, range(2))
+    change(tmp_path, "UPDATE runs SET recipe = replace(recipe, 'nmse', 'nmsf')")
+    with Store(tmp_path) as store, pytest.raises(ValueError, match="the checksum of run 'run' does not hold"):
+        store.runs()
+    assert check(tmp_path).damaged == ("run",)
+
+
+def test_a_checksum_tells_types_and_places_apart():
+    rows = [
+        ("1", 2),
+        (1, "2"),
+        (1, 2),
+        (1.0, 2),
+        (12,),
+        (b"1", 2),
+        (None, 2),
+        (2, 1),
+        ("", "12"),
+        (b"12",),
+        (b"1", b"2"),
+    ]
+    assert len({checksum(row) for row in rows}) == len(rows)
+
+
+def test_a_store_of_schema_1_is_read_as_it_is_and_migrated_when_it_is_written(tmp_path):
+    old_store(tmp_path / "runs", ["a", "b"])
+    before = (tmp_path / "runs" / FILE).read_bytes()
+    found = contents(tmp_path / "runs")
+    assert found.keys() == {"a", "b"} and check(tmp_path / "runs").sound
+    assert (tmp_path / "runs" / FILE).read_bytes() == before
+    with Store(tmp_path / "runs") as store:
+        assert [run.cells for run in store.runs()] == [("a", "b")]
+        store.put(cell("c"))
+        machines = [one.machine for one in store.cells(["a", "c"])]
+    assert machines == [{}, cell("c").machine]
+    with Store(tmp_path / "new") as store:
+        for key in "abc":
+            store.put(cell(key))
+    assert contents(tmp_path / "runs") == contents(tmp_path / "new")
+    db = sqlite3.connect(tmp_path / "runs" / FILE)
+    assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+    assert db.execute("SELECT count(*) FROM cells WHERE checksum IS NULL").fetchone() == (0,)
+    db.close()
+    change(tmp_path / "runs", "UPDATE cells SET wall_s = 9 WHERE key = 'a'")
+    assert check(tmp_path / "runs").damaged == ("a",)
+
+
+def test_a_damaged_store_of_schema_1_is_not_given_checksums(tmp_path):
+    old_store(tmp_path / "runs", ["a", "b"])
+    change(tmp_path / "runs", "UPDATE cells SET blob = x'00112233' WHERE key = 'b'")
+    before = (tmp_path / "runs" / FILE).read_bytes()
+    with pytest.raises(ValueError, match=r"damaged: cell 'b': .*salvage"):
+        Store(tmp_path / "runs")
+    assert (tmp_path / "runs" / FILE).read_bytes() == before
+    assert salvage(tmp_path / "runs", tmp_path / "saved").lost == ("b",)
+    assert contents(tmp_path / "saved").keys() == {"a"} and check(tmp_path / "saved").sound
+
+
+def test_rows_that_a_running_process_of_schema_1_adds_after_the_migration_are_read(tmp_path):
+    fill(tmp_path, range(2))
+    old_store(tmp_path / "old", ["a"])
+    db = sqlite3.connect(tmp_path / "old" / FILE)
+    row = db.execute("SELECT * FROM cells").fetchone()
+    db.close()
+    columns = ", ".join(name for name in CELL if name != "machine")
+    change(tmp_path, f"INSERT INTO cells ({columns}) VALUES ({', '.join('?' * len(row))})", *row)
+    assert contents(tmp_path)["a"] == contents(tmp_path / "old")["a"] and check(tmp_path).sound
+
+
+def test_times_and_machine_are_kept(tmp_path):
+    with Store(tmp_path) as store:
+        store.put(cell(key_of(1)))
+        (back,) = store.cells([key_of(1)])
+    assert (back.wall_s, back.cpu_s, back.machine["cpu"], back.threads) == (0.5, 0.25, "a cpu", 1)
+
+
+def test_a_transaction_is_whole_or_nothing(tmp_path):
+    with Store(tmp_path) as store:
+        with pytest.raises(KeyError), store.transaction():
+            store.put(cell("a"))
+            raise KeyError
+        assert store.keys() == set()
+        with store.transaction():
+            store.put(cell("a"))
+        assert store.keys() == {"a"}
+
+
+def test_a_number_that_sqlite_cannot_hold_is_said(tmp_path):
+    with Store(tmp_path) as store, pytest.raises(ValueError, match="too large"):
+        store.put(dataclasses.replace(cell("a"), seed=2**70))
+
+
+def test_the_blob_is_zlib_of_the_values(tmp_path):
+    shapes, blob = pack({"a": torch.ones(100)})
+    assert len(zlib.decompress(blob)) == 400 > 4 * len(blob) and shapes == {"a": [100]}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from hhat.cli import main
 
 DATA = Path(os.environ.get("HHAT_DATA", Path(__file__).resolve().parents[2] / "../shared/data")) / "renew"
 VERBS = ("list", "simulate", "inspect", "estimate", "bench", "report", "doctor")
+CALLS = [*([verb] for verb in VERBS), *(["runs", verb] for verb in ("merge", "export", "check", "salvage"))]
 COMMON = ("--help", "--json", "--seed", "--device", "--threads")
 HEAVY = ("torch", "sionna", "plotly", "h5py", "numpy")
 SMALL = ("--set", "num_rx_ant=2", "--set", "num_tx_ant=4", "--set", "pilot_ratio=1.5")
@@ -58,7 +59,7 @@ def ofdm(tmp_path, run):
     return path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS), ["list"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], *([*call, "--help"] for call in CALLS), ["list"], ["--version"]])
 def test_help_and_list_import_nothing_heavy(arguments):
     check = "from hhat.cli import main; code = main(); sys.stderr.write(' '.join(sys.modules)); sys.exit(code)"
     done = process(*arguments, code=check)
@@ -66,9 +67,9 @@ def test_help_and_list_import_nothing_heavy(arguments):
     assert not set(HEAVY) & set(done.stderr.split())
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_the_common_options(verb, run):
-    code, out, _ = run(verb, "--help")
+@pytest.mark.parametrize("call", CALLS, ids=" ".join)
+def test_every_verb_has_the_common_options(call, run):
+    code, out, _ = run(*call, "--help")
     assert code == 0
     for option in COMMON:
         assert option in out

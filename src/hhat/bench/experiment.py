@@ -2,13 +2,15 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hhat.bench.claims import Claim
 from hhat.bench.metrics import errors, truth_of
+from hhat.bench.stopping import Stopping
 from hhat.types import Estimate, Slot
 
 Scalar = float | int | str | bool
@@ -26,6 +28,7 @@ class Profile:
 
     A block is the unit that is run, stored and resumed; its size is fixed, so that its numbers are too.
     Profiles that share points and block size share the blocks already run.
+    blocks: how many; with `until` the most there may be
     """
 
     points: Sequence[Point]
@@ -33,6 +36,8 @@ class Profile:
     block_size: int = 1
     methods: Sequence[str] | None = None
     """Labels to run; None: all of them"""
+    until: Stopping | None = None
+    """Ends each method at each point by itself once its interval is narrow enough; None: all blocks are run"""
 
     def __post_init__(self) -> None:
         if not self.points or self.blocks < 1 or self.block_size < 1:
@@ -86,6 +91,11 @@ def score_nothing(estimate: Estimate, slot: Slot) -> dict[str, Tensor]:
     return {}
 
 
+def undeclared(point: Point) -> Any:
+    """Stands where an experiment has no scenario yet."""
+    raise ValueError("no scenario is declared")
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One comparison, declared once; `hhat.bench.run.run` fills what is missing of it.
@@ -99,24 +109,29 @@ class Experiment:
     score:    (estimate, slot) -> arrays to keep, axis 0 running over realisations or blocks
     seed:     every draw hashes (name, seed, block): neither the method nor the point is a label, so that all
               methods see the same channels, and at every point
-    claim:    what is said about it elsewhere, for the report to stand beside the measurement
+    claims:   what a paper says of it, as data; the report holds each against the measurement
     note:     what a reader of the numbers has to know, e.g. which method is a bound
     example:  keep the first channel of block 0 and its estimate, for a picture
+    waits_for: what has to be there before it can be run, where its claims alone are declared (no methods, no profiles)
     """
 
     name: str
     title: str
-    scenario: Callable[[Point], Any]
-    methods: Mapping[str, Callable[[Any], Any]]
-    profiles: Mapping[str, Profile]
+    scenario: Callable[[Point], Any] = undeclared
+    methods: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
     metrics: Sequence[str] = ("nmse_db", "variance_ratio")
     score: Callable[[Estimate, Slot], dict[str, Tensor]] = score_channel
     seed: int = 0
-    claim: str = ""
+    claims: Sequence[Claim] = ()
     note: str = ""
     example: bool = True
+    waits_for: str = ""
 
     def __post_init__(self) -> None:
+        runnable = self.scenario is not undeclared and bool(self.methods) and bool(self.profiles)
+        if runnable == bool(self.waits_for):
+            raise ValueError(f"{self.name}: expected scenario, methods and profiles, or what it waits for instead")
         for name, profile in self.profiles.items():
             strangers = [label for label in profile.methods or () if label not in self.methods]
             if strangers:
@@ -124,6 +139,8 @@ class Experiment:
                 raise ValueError(f"{self.name}: profile {name} names method '{strangers[0]}'; there are: {known}")
 
     def profile(self, name: str) -> Profile:
+        if self.waits_for:
+            raise ValueError(f"{self.name}: only its claims are declared so far; it waits for {self.waits_for}")
         if name not in self.profiles:
             raise ValueError(f"{self.name}: unknown profile '{name}'; there are: {' '.join(self.profiles)}")
         return self.profiles[name]

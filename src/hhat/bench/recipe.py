@@ -25,10 +25,16 @@ ONLY_SHOW = (
     "demo.py",
     "experiments/",
     "io/",
-    "bench/capture.py",
-    "bench/figures.py",
-    "bench/page.py",
-    "bench/report.py",
+    "bench/execute.py",
+    "bench/forecast.py",
+    "bench/progress.py",
+    "bench/ray_lanes.py",
+    "bench/run.py",
+    "bench/schedule.py",
+    "bench/claims.py",
+    "bench/compare.py",
+    "bench/report/",
+    "bench/store/",
 )
 """Sources whose change does not change a number; an experiment's own settings are hashed one by one instead"""
 
@@ -54,7 +60,9 @@ def describe(thing: Any) -> Any:
     if inspect.isroutine(thing) or isinstance(thing, type):
         return f"{thing.__module__}.{thing.__qualname__}#{_source_digest(thing)}"
     if dataclasses.is_dataclass(thing):
-        fields = {f.name: describe(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
+        # a field with metadata {"recipe": False} says where something lies, not what it is
+        told = [f.name for f in dataclasses.fields(thing) if f.metadata.get("recipe", True)]
+        fields = {name: describe(getattr(thing, name)) for name in told}
         return {"class": type(thing).__qualname__, **fields}
     if isinstance(thing, Mapping):
         return {str(key): describe(value) for key, value in thing.items()}

@@ -35,12 +35,21 @@ def holdout(pair: tuple[Slot, Slot], estimator: Estimator) -> HoldOut:
     Slot carries may come from the difference of both: that one number per user is all that leaks.
     """
     first, second = pair[0].obs, pair[1].obs
+    return HoldOut(_db(prediction_error(second.y, first, estimator(first))), _db(noise_floor(pair)))
+
+
+def prediction_error(reference: Tensor, obs: Observation, estimate: Estimate) -> Tensor:
+    """||reference - A h_hat||^2 / ||reference||^2 per batch item; reference broadcasts to obs.y."""
+    events = _events(obs)
+    error = (reference - obs.op.apply(estimate.belief.mean)).abs().square().sum(events)
+    return error / reference.abs().square().sum(events)
+
+
+def noise_floor(pair: tuple[Slot, Slot]) -> Tensor:
+    """||y_2 - y_1||^2 / (2 ||y_2||^2) per batch item: what no prediction of the second reception can beat."""
+    first, second = pair[0].obs, pair[1].obs
     events = _events(first)
-    predicted = first.op.apply(estimator(first).belief.mean)
-    energy = second.y.abs().square().sum(events)
-    error = (second.y - predicted).abs().square().sum(events)
-    noise = (second.y - first.y).abs().square().sum(events) / 2
-    return HoldOut(_db(error / energy), _db(noise / energy))
+    return (second.y - first.y).abs().square().sum(events) / 2 / second.y.abs().square().sum(events)
 
 
 def renoise(slot: Slot, snr_db: float | int, gen: torch.Generator, estimator: Estimator, draws: int = 20) -> Tensor:
@@ -54,16 +63,17 @@ def renoise(slot: Slot, snr_db: float | int, gen: torch.Generator, estimator: Es
     """
     if draws < 1:
         raise ValueError(f"renoise: expected draws >= 1, got {draws}")
-    obs = slot.obs
-    events = _events(obs)
+    seen = renoised(slot.obs, snr_db, gen, draws)
+    return _db(prediction_error(slot.obs.y, seen, estimator(seen)).mean(0))
+
+
+def renoised(obs: Observation, snr_db: float | int, gen: torch.Generator, draws: int) -> Observation:
+    """`draws` copies of an observation with white noise added, as one batch in front of its own: see `renoise`."""
     y = obs.y.expand(*obs.batch_shape, *obs.op.out_shape)
-    noise_var = y.abs().square().mean(events, keepdim=True) * 10 ** (-snr_db / 10)
+    noise_var = y.abs().square().mean(_events(obs), keepdim=True) * 10 ** (-snr_db / 10)
     # drawn on the CPU and moved, so that every device scores the same noise
     white = complex_normal((draws, *y.shape), gen, y.dtype).to(y.device)
-    seen = Observation(y + white * noise_var.sqrt(), obs.op, noise_var, obs.axes)
-    predicted = obs.op.apply(estimator(seen).belief.mean)
-    ratio = (y - predicted).abs().square().sum(events) / y.abs().square().sum(events)
-    return _db(ratio.mean(0))
+    return Observation(y + white * noise_var.sqrt(), obs.op, noise_var, obs.axes)
 
 
 def _events(obs: Observation) -> tuple[int, ...]:

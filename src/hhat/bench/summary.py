@@ -56,11 +56,18 @@ def group(cells: Iterable[Cell]) -> list[Group]:
     for cell in cells:
         name = (cell.method, repr(sorted(cell.point.items())))
         found.setdefault(name, Group(cell.method, cell.point, cell.seed)).cells.append(cell)
+    for cells_of_one in found.values():
+        cells_of_one.cells.sort(key=lambda cell: cell.block)
     return list(found.values())
 
 
 def _nmse(cells: Group) -> Value:
     return mean_interval_db(cells.array("ratio"))
+
+
+def _ratio_of(name: str) -> Callable[[Group], Value | None]:
+    """10 log10 of the mean of a kept array; None where a row does not have it."""
+    return lambda cells: mean_interval_db(cells.array(name)) if cells.has(name) else None
 
 
 def _nmse_pooled(cells: Group) -> Value:
@@ -91,6 +98,9 @@ METRICS: Mapping[str, Callable[[Group], Value | None]] = {
     "nmse_db": _nmse,
     "nmse_pooled_db": _nmse_pooled,
     "nmse_median_db": _nmse_median,
+    "holdout_nmse_db": _ratio_of("holdout_ratio"),
+    "holdout_floor_db": _ratio_of("holdout_floor"),
+    "renoise_nmse_db": _ratio_of("renoise_ratio"),
     "variance_ratio": _variance_ratio,
     "channels_per_s": _channels_per_s,
 }

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hhat import __version__
-from hhat.cli import about, estimate, files, runs
+from hhat.cli import about, estimate, files, runs, store
 from hhat.cli.common import FAILED, INTERRUPTED, WRONG
 
 USAGE: type[Exception] = typer.BadParameter.__mro__[2]
@@ -32,6 +32,7 @@ for verb in (
     about.doctor,
 ):
     app.command(name="list" if verb is about.list_names else None)(verb)
+app.add_typer(store.app, name="runs")
 
 
 def _version(wanted: bool) -> bool:
@@ -53,7 +54,7 @@ def _hhat(
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; `arguments` default to those of the process."""
     try:
-        given = sys.argv[1:] if arguments is None else arguments
+        given = runs.with_ray_address(sys.argv[1:] if arguments is None else arguments)
         code = app(given or ["--help"], prog_name="hhat", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # newer typers answer Ctrl-C themselves, older ones raise Abort

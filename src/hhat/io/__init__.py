@@ -57,11 +57,13 @@ def batches(path: PathType, size: int, *, start: int = 0, max_bytes: float | int
             yield slot_of(contents, first, size)
 
 
-def repeats(path: PathType, *, max_bytes: float | int = MAX_BYTES) -> tuple[Slot, Slot] | None:
+def repeats(
+    path: PathType, *, start: int = 0, count: int | None = None, max_bytes: float | int = MAX_BYTES
+) -> tuple[Slot, Slot] | None:
     """The two receptions of the same pilots, each as a Slot, the second turned by the common phase between them;
-    None where the file holds only one. With a noise_var per reception. Raises InputError."""
+    None where the file holds only one. With a noise_var per reception. start, count, errors: as `read`."""
     with opened(path, max_bytes) as contents:
-        return pair_of(contents)
+        return pair_of(contents, start, count)
 
 
 def write(path: PathType, slot: Slot, repeat: Tensor | None = None) -> None:

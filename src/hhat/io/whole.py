@@ -16,18 +16,19 @@ SUFFIXES = (".h5", ".hdf5")
 
 
 @contextmanager
-def whole(path: PathType) -> Iterator[Path]:
+def whole(path: PathType, suffixes: tuple[str, ...] = SUFFIXES) -> Iterator[Path]:
     """A scratch file beside `path` that takes its place at the end of the block, or vanishes where the block raises.
 
-    The mode of a file that is replaced is kept. Raises InputError where the place cannot be written.
+    suffixes: endings that the name may have. The mode of a file that is replaced is kept.
+    Raises InputError where the place cannot be written.
     """
     target = Path(os.path.realpath(path))
-    if target.suffix not in SUFFIXES:
-        raise InputError(path, f"cannot write '{target.suffix}' files, expected {' or '.join(SUFFIXES)}")
+    if target.suffix not in suffixes:
+        raise InputError(path, f"cannot write '{target.suffix}' files, expected {' or '.join(suffixes)}")
     if target.is_dir():
         raise InputError(path, "is a folder, expected a file name")
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part.h5")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=f".part{target.suffix}")
     except OSError as error:
         raise InputError(path, f"cannot write into {target.parent}: {error.strerror}") from error
     os.close(handle)

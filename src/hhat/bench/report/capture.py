@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from hhat.bench.experiment import example_of, score_channel
-from hhat.bench.recipe import versions
+from hhat.bench.recipe import machine, versions
 from hhat.bench.store import Cell
 from hhat.bench.summary import Group, Row, rows
 from hhat.types import Estimate, Slot
@@ -48,6 +48,7 @@ def file_groups(slot: Slot, results: Mapping[str, Estimate], seconds: Mapping[st
             device=str(estimate.belief.mean.device),
             threads=torch.get_num_threads(),
             versions=versions(),
+            machine=machine(),
         )
         groups.append(Group(label, {}, 0, [cell]))
     return groups
