@@ -274,6 +274,58 @@ def test_bench_runs_once_and_reports(tmp_path, run, json_of, monkeypatch):
     assert "tiny" in page.read_text()
 
 
+def test_bench_says_how_long_it_takes_and_ends_rows_that_are_narrow_enough(tmp_path, run, json_of):
+    runs = tmp_path / "runs"
+    # of that experiment's methods the three that a file can be given to
+    call = ("bench", "engine/sparse-cdl", "--user", tmp_path / "ofdm.h5", "--runs", runs)
+    assert run("simulate", "ofdm", "-o", tmp_path / "ofdm.h5", "-n", 100)[0] == 0
+    waiting = json_of(*call, "--dry-run", "--profile", "full")
+    assert waiting["seconds"] > 0 and waiting["probed"] == ["lmmse", "lasso", "auto"] and not runs.exists()
+    found = json_of(*call, "--profile", "full", "--half-width", 0.5)
+    counts = {row["method"]: row["n"] for row in found["rows"] if row["metric"] == "nmse_db"}
+    assert counts == {"lmmse": 60, "lasso": 60, "auto": 60}  # three blocks, where the rule looks first
+    again = json_of(*call, "--dry-run", "--profile", "full")
+    assert again["probed"] == [] and 0 < again["seconds"] < waiting["seconds"]
+    assert {cell["method"] for cell in again["missing"]} == set(counts)  # without the rule all blocks are due
+    assert "one lane" in run(*call, "--dry-run", "--profile", "full")[1]
+
+
+def test_bench_takes_a_ray_address_or_none():
+    from hhat.cli.runs import with_ray_address
+
+    assert with_ray_address(["bench", "x", "--ray"]) == ["bench", "x", "--ray=local"]
+    assert with_ray_address(["bench", "--ray", "start/demo"]) == ["bench", "--ray=local", "start/demo"]
+    assert with_ray_address(["bench", "--ray", "--json"]) == ["bench", "--ray=local", "--json"]
+    for address in ("auto", "10.0.0.1:6379", "ray://head:10001"):
+        assert with_ray_address(["bench", "x", "--ray", address]) == ["bench", "x", "--ray", address]
+    assert with_ray_address(["bench", "--ray=auto"]) == ["bench", "--ray=auto"] and with_ray_address([]) == []
+
+
+def test_a_refusing_method_is_told_and_the_others_are_there(tmp_path, run, json_of, monkeypatch):
+    import hhat
+    from hhat.bench.experiment import Experiment, Profile
+    from hhat.experiments import start_demo
+    from hhat.ops import Fourier
+    from hhat.scenarios.cdl import Cdl
+
+    mixed = Experiment(
+        name="start/demo",
+        title="one refuses",
+        scenario=lambda point: Cdl.example(hhat.generator("cli")),
+        methods={
+            "ls": start_demo.ls,
+            "no": lambda scene: hhat.method("lmmse", prior=hhat.prior("gauss", basis=Fourier(3))),
+        },
+        profiles={"quick": Profile([{"snr_db": 10.0}], blocks=2, block_size=4)},
+    )
+    monkeypatch.setattr(start_demo, "EXPERIMENT", mixed)
+    found = json_of("bench", "start/demo", "--runs", tmp_path / "runs", expect=3)
+    assert {row["method"] for row in found["rows"]} == {"ls"}
+    assert [failure["method"] for failure in found["failed"]] == ["no"] and "basis" in found["failed"][0]["why"]
+    code, _, err = run("bench", "start/demo", "--runs", tmp_path / "runs")
+    assert code == 3 and err.count("\n") == 1 and "no at {'snr_db': 10.0}" in err
+
+
 def test_numbers_that_json_cannot_hold_are_null():
     from hhat.cli.common import finite
 

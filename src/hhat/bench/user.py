@@ -81,8 +81,9 @@ class CaptureFile:
             return Slot(Reference(pair[1].obs.y, noise_floor(pair)), pair[0].obs, pair[0].about)
         first = start % self._rows
         rows = min(n, self._rows - first)
+        copies = max(1, n // self._rows)  # of a file shorter than a block, as many draws as make one
         slot = io.read(self.path, **self._where(first, rows), max_bytes=self.max_bytes)
-        return Slot(Reference(slot.obs.y, None), renoised(slot.obs, self.snr_db, gen, n // rows), slot.about)
+        return Slot(Reference(slot.obs.y, None), renoised(slot.obs, self.snr_db, gen, copies), slot.about)
 
     def _where(self, start: int, n: int) -> dict[str, int]:
         if self.snapshots is None:
