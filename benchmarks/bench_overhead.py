@@ -7,9 +7,11 @@ run included. Speed-up: wall time with one worker over that with two, alternatin
 """
 
 import argparse
+import contextlib
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ import torch
 from hhat.bench.execute import Processes
 from hhat.bench.experiment import Experiment, Profile, grid
 from hhat.bench.run import complete
+from hhat.bench.store import Cell, Store
+from hhat.bench.store.salvage import check
+from hhat.bench.store.table import export
 from hhat.experiments.start_demo import EXPERIMENT as DEMO
 from hhat.methods.linear import LeastSquares
 from hhat.ops import Identity
@@ -55,6 +60,32 @@ def timed(experiment: Experiment, workers: int) -> float:
         return time.perf_counter() - began
 
 
+def store(count: int) -> str:
+    """A store of `count` cells of 3 x 40 values: written cell by cell, read, checked, exported."""
+    spent: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = {name: torch.rand(40) for name in ("ratio", "reported", "energy")}
+        with Store(folder) as kept:
+            with clock(spent, "put"):
+                for number in range(count):
+                    kept.put(Cell(f"{number:032x}", "a/b", "m", {}, number, 0, 40, arrays, {}, 1.0, 1.0, "cpu", 1, {}))
+            with clock(spent, "read"):
+                sum(1 for _ in kept.cells(kept.keys()))
+        with clock(spent, "check"):
+            check(folder)
+        for suffix in ("csv", "parquet"):
+            with clock(spent, suffix):
+                export(folder, Path(folder) / f"cells.{suffix}")
+    return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in spent.items())
+
+
+@contextlib.contextmanager
+def clock(spent: dict[str, float], name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    spent[name] = time.perf_counter() - began
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--cells", type=int, default=1000)
@@ -64,6 +95,7 @@ def main() -> None:
     torch.set_num_threads(1)
     timed(trivial(20), 0)  # imports
     costs = [1e3 * timed(trivial(given.cells), 0) / given.cells for _ in range(given.pairs)]
+    print(f"store of 10,000 cells: {store(10_000)}")
     print(f"serial, {given.cells} trivial cells: {spelled(costs)} ms a cell")
     experiment = busy(given.blocks)
     ratios = []
