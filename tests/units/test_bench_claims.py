@@ -128,7 +128,9 @@ def test_a_claim_of_no_known_kind_is_refused():
 def test_what_is_missing_is_named():
     assert Ordering("o", SOURCE, methods=("a", "z", "y")).check(FALLING).measured == "not in this run: z, y"
     assert "not run at snr_db=15.0: a" in Level("l", SOURCE, method="a", at={"snr_db": 15.0}).check(FALLING).measured
-    assert "no point that both" in Ordering("o", SOURCE, methods=("a", "b")).check(FALLING[:1] + RISING_LEAD[1:])[1]
+    assert (
+        "no number at snr_db=0.0" in Ordering("o", SOURCE, methods=("a", "b")).check(FALLING[:1] + RISING_LEAD[1:])[1]
+    )
 
 
 def test_the_point_that_contradicts_most_is_named():
@@ -282,3 +284,24 @@ def test_a_rule_never_met_counts_all_and_no_rule_looks_before_its_time():
     for wrong in ({"half_width": 0.0}, {"half_width": math.nan}, {"half_width": 1.0, "min_blocks": 0}):
         with pytest.raises(ValueError, match="half_width > 0 and min_blocks >= 1"):
             Stopping(**wrong)
+
+
+def test_equal_methods_are_not_ahead_of_each_other():
+    twin = [dataclasses.replace(cells, method="twin") for cells in FALLING if cells.method == "a"]
+    for order in (("a", "twin"), ("twin", "a")):
+        assert Ordering("o", SOURCE, methods=order).check([*FALLING, *twin]).verdict == NOT_CONFIRMED
+
+
+def test_a_point_that_one_lacks_is_not_passed_over():
+    verdict = Ordering("o", SOURCE, methods=("a", "b")).check([*FALLING, *RISING_LEAD[:1]])
+    assert verdict.verdict != CONFIRMED
+
+
+def test_a_number_that_is_none_hides_no_contradiction():
+    cells = [cells for cells in FALLING if cells.method == "a"]
+    broken = dataclasses.replace(cells[0], point={"snr_db": -5.0}, cells=[lost(cell) for cell in cells[0].cells])
+    assert Level("l", SOURCE, method="a", high=-200.0).check([broken, *cells]).verdict == NOT_CONFIRMED
+
+
+def lost(cell):
+    return dataclasses.replace(cell, arrays={**cell.arrays, "ratio": torch.full_like(cell.arrays["ratio"], math.nan)})

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -131,6 +132,43 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+GUARDS = {"True": "__main__", "__name__ == '__main__'": "cannot load here"}
+"""What the run stands behind in the script, and what the error then has to say"""
+SCRIPT = """
+import sys
+from dataclasses import replace
+from hhat.bench.execute import Processes
+from hhat.bench.run import complete
+from tests.units.bench_fakes import EXPERIMENT
+
+class Bad(str):
+    def __reduce__(self):
+        return (int, ("cannot load here",))
+
+if {guard}:
+    try:
+        complete(replace(EXPERIMENT, note=Bad()), "quick", "runs", progress=False, lanes=Processes(2))
+    except ValueError as wrong:
+        print(wrong)
+"""
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_workers_that_cannot_start_end_the_run_with_the_reason(tmp_path, guard):
+    (tmp_path / "script.py").write_text(SCRIPT.format(guard=guard))
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=120
+    )
+    assert "a worker cannot start: " in done.stdout and done.stdout.count("\n") == 1
+    assert GUARDS[guard] in done.stdout
+
+
+def test_what_cannot_be_sent_to_workers_is_said(tmp_path):
+    locked = dataclasses.replace(EXPERIMENT, score=threading.Lock().__enter__)
+    with pytest.raises(ValueError, match="test/white: cannot be sent to workers"):
+        list(Processes(1).outcomes(locked, "cpu", lambda lane: None))
 
 
 def test_at_least_one_worker_is_asked_for():

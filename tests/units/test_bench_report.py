@@ -22,10 +22,9 @@ from hhat.bench.metrics import nmse_db
 from hhat.bench.report import figures, file_report, write_report
 from hhat.bench.report.capture import file_rows
 from hhat.bench.report.channel import channel_map, spectrum
-from hhat.bench.report.counted import counted, rule_of
 from hhat.bench.report.verdicts import judged, tally
 from hhat.bench.run import run
-from hhat.bench.stopping import Stopping
+from hhat.bench.stopping import Stopping, counted_groups, rule_of
 from hhat.bench.store import Store
 from hhat.bench.summary import group
 from hhat.methods.solve import solve
@@ -171,7 +170,7 @@ def test_rows_count_up_to_where_their_rule_stops_them(tmp_path):
         limit = (after_three["ls"] + after_three["best"]) / 2
         rule = {"class": "Stopping", "half_width": limit, "metric": "reported", "min_blocks": 2}
         store.put_run(dataclasses.replace(last, key="later", profile="other", recipe={**last.recipe, "until": rule}))
-        cut = counted(groups, rule_of({"until": rule}))
+        cut = counted_groups(groups, rule_of({"until": rule}))
     lengths = {c.method: len(c.cells) for c in cut if c.point["snr_db"] == 10.0}
     assert lengths["best"] == 3 < lengths["ls"]
     words = words_of(tmp_path)

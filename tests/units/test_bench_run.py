@@ -235,6 +235,8 @@ def test_trouble_is_said_with_its_place(tmp_path):
         dataclasses.replace(EXPERIMENT, profiles={"quick": profile})
     with pytest.raises(ValueError, match="at least one point"):
         Profile((), blocks=1)
+    with pytest.raises(ValueError, match="every point once"):  # its cells would count twice
+        Profile(({"snr_db": 0.0, "a": 1}, {"a": 1, "snr_db": 0.0}), blocks=1)
 
     @dataclasses.dataclass(frozen=True)
     class Refuses(bench_fakes.Scaled):

@@ -12,6 +12,7 @@ from hhat.bench import user as comparing
 from hhat.bench.metrics import nmse_db
 from hhat.bench.run import complete, missing
 from hhat.bench.scores import holdout
+from hhat.bench.stopping import Stopping
 from hhat.bench.user import user_experiment
 from hhat.methods.defaults import choice_for
 from hhat.types import Slot
@@ -30,7 +31,8 @@ def capture(tmp_path):
 
 def narrowed(experiment, *labels):
     methods = {label: experiment.methods[label] for label in labels}
-    return dataclasses.replace(experiment, methods=methods)
+    profiles = {name: dataclasses.replace(profile, methods=None) for name, profile in experiment.profiles.items()}
+    return dataclasses.replace(experiment, methods=methods, profiles=profiles)
 
 
 def value_of(rows, metric, **point):
@@ -41,7 +43,7 @@ def value_of(rows, metric, **point):
 def test_every_snapshot_of_a_file_with_truth_counts_once(tmp_path, capture):
     path, slot = capture
     experiment = narrowed(user_experiment(path), "ls", "rls")
-    assert experiment.name == "user/mine" and experiment.metrics[0] == "nmse_db"
+    assert experiment.name.startswith("user/mine-") and experiment.metrics[0] == "nmse_db"
     result = complete(experiment, "full", tmp_path / "runs", progress=False)
     for label in ("ls", "rls"):
         row = value_of([r for r in result.rows() if r["method"] == label], "nmse_db")
@@ -75,6 +77,27 @@ def test_without_truth_and_repeats_least_squares_scores_the_noise_that_was_added
     for snr_db in comparing.RENOISE_SNR_DB:
         row = value_of(result.rows(), "renoise_nmse_db", snr_db=snr_db)
         assert row["low"] - 0.1 < -snr_db < row["high"] + 0.1 and row["n"] == 47
+
+
+def test_a_file_that_is_bad_behind_its_first_snapshot_is_one_error_naming_it(tmp_path, capture):
+    path, slot = capture
+    h = slot.truth.h.clone()
+    h[30] = 0
+    hhat.write(path, Slot(type(slot.truth)(h, *slot.truth[1:]), slot.obs, slot.about))
+    with pytest.raises(hhat.io.InputError, match=r"mine.h5: truth/h: snapshot 30 has no energy"):
+        complete(narrowed(user_experiment(path), "ls"), "full", tmp_path / "runs", progress=False)
+
+
+def test_a_rule_waits_for_the_score_that_a_file_has(tmp_path, capture):
+    path, slot = capture
+    hhat.write(path, Slot(None, slot.obs, slot.about))
+    experiment = narrowed(user_experiment(path), "ls")
+    assert experiment.metrics == ["renoise_nmse_db"]
+    never = dataclasses.replace(experiment.profiles["full"], until=Stopping(1e-6, experiment.metrics[0]))
+    result = complete(
+        dataclasses.replace(experiment, profiles={"full": never}), "full", tmp_path / "runs", progress=False
+    )
+    assert {len(cells.cells) for cells in result.groups} == {never.blocks}
 
 
 def test_all_methods_are_tried_and_those_that_do_not_fit_are_named(capture):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from hhat.bench.compare import difference, measured
 from hhat.bench.metrics import Value
-from hhat.bench.summary import Group
+from hhat.bench.summary import Group, spell_point
 
 CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE = "confirmed", "not confirmed", "not testable"
 
@@ -87,14 +87,14 @@ class Ordering(Claim):
             return _missing(groups, lacking, self.at)
         found = []
         for better, worse in itertools.pairwise(self.methods):
+            there = {repr(sorted(cells.point.items())): cells for cells in _of(groups, worse, self.at)}
             for here in _of(groups, better, self.at):
-                there = [cells for cells in _of(groups, worse, self.at) if cells.point == here.point]
-                for cells in there:
-                    pair = (here, cells) if self.higher_is_better else (cells, here)
-                    found.append(({**here.point, "": f"{better} ahead of {worse}"}, difference(self.metric, *pair)))
-        if not found:
-            return Verdict(NOT_TESTABLE, "no point that both were run at")
-        return _judge(found, self.by, self.at_most)
+                cells = there.pop(repr(sorted(here.point.items())), None)
+                name = {**here.point, "": f"{better} ahead of {worse}"}
+                pair = (here, cells) if self.higher_is_better else (cells, here)
+                found.append((name, None if cells is None else difference(self.metric, *pair)))
+            found += [({**cells.point, "": f"{better} ahead of {worse}"}, None) for cells in there.values()]
+        return _judge(found, self.by, self.at_most, strict=True)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ class Trend(Claim):
                 steps.append((name, Value(step, step - half, step + half, min(low.n, high.n))))
         if not steps:
             return Verdict(NOT_TESTABLE, f"fewer than two points along {self.over}")
-        return _judge(steps, 0.0, math.inf) if self.rises else _judge(steps, -math.inf, 0.0)
+        low, high = (0.0, math.inf) if self.rises else (-math.inf, 0.0)
+        return _judge(steps, low, high, strict=True)
 
     def _value(self, cells: Group, groups: Sequence[Group]) -> Value | None:
         if self.against is None:
@@ -177,10 +178,6 @@ def restored(description: Mapping[str, Any]) -> Claim:
     return KINDS[kind](**settings)
 
 
-def spell_point(point: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={value}" if key else str(value) for key, value in point.items()) or "the only point"
-
-
 def _of(groups: Sequence[Group], method: str, at: Mapping[str, Any]) -> list[Group]:
     return [c for c in groups if c.method == method and all(c.point.get(key) == value for key, value in at.items())]
 
@@ -193,30 +190,43 @@ def _missing(groups: Sequence[Group], labels: Sequence[str], at: Mapping[str, An
     return Verdict(NOT_TESTABLE, f"not run at {spell_point(at)}: {', '.join(labels)}")
 
 
-def _judge(found: Sequence[tuple[Mapping[str, Any], Value | None]], low: float, high: float) -> Verdict:
-    """All of the values against low .. high; the one that lies worst is named."""
-    there = [(point, value) for point, value in found if value is not None]
+def _judge(
+    found: Sequence[tuple[Mapping[str, Any], Value | None]], low: float, high: float, strict: bool = False
+) -> Verdict:
+    """All of the values against low .. high; the one that lies worst is named.
+
+    strict: the ends themselves are outside: equal is not ahead. A value that is missing or not finite contradicts
+    nothing, and confirms nothing either: the logarithm of no error at all would pass for the best.
+    """
+    there = [(point, value) for point, value in found if value is not None and math.isfinite(value.value)]
+    lacking = [point for point, value in found if value is None or not math.isfinite(value.value)]
     if not there:
-        return Verdict(NOT_TESTABLE, "the metric does not apply")
-    for point, value in there:
-        # the logarithm of an error that is not a number is -inf, which would pass for the best of all
-        if not math.isfinite(value.value):
-            return Verdict(NOT_TESTABLE, f"not a finite number at {spell_point(point)}")
-    outside = [pair for pair in there if pair[1].high < low or pair[1].low > high]
-    doubtful = [pair for pair in there if pair[1].low < low or pair[1].high > high]
+        return Verdict(NOT_TESTABLE, f"no number at {spell_point(lacking[0])}")
+
+    def inside(value: float) -> bool:
+        return low < value < high if strict else low <= value <= high
+
+    doubtful = [pair for pair in there if not (inside(pair[1].low) and inside(pair[1].high))]
+    outside = [pair for pair in doubtful if pair[1].high <= low or pair[1].low >= high]
+    outside = [pair for pair in outside if strict or pair[1].high < low or pair[1].low > high]
     worst = max(outside or doubtful or there, key=lambda pair: max(low - pair[1].value, pair[1].value - high))
     point, value = worst
     spelled = f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}] at {spell_point(point)}"
-    claimed = f"claimed {_range(low, high)}"
+    claimed = f"claimed {_range(low, high, strict)}"
     if outside:
-        return Verdict(NOT_CONFIRMED, f"{spelled}, {claimed}; contradicted at {len(outside)} of {len(there)}")
+        return Verdict(NOT_CONFIRMED, f"{spelled}, {claimed}; contradicted at {len(outside)} of {len(found)}")
     if doubtful:
-        words = f"{spelled}, {claimed}; {len(doubtful)} of {len(there)} undecided with so few trials"
+        words = f"{spelled}, {claimed}; {len(doubtful)} of {len(found)} undecided with so few trials"
         return Verdict(NOT_TESTABLE, words)
-    return Verdict(CONFIRMED, f"{spelled}, {claimed}; the nearest of {len(there)}")
+    if lacking:
+        words = f"no number at {len(lacking)} of {len(found)}, e.g. {spell_point(lacking[0])}; elsewhere {spelled}"
+        return Verdict(NOT_TESTABLE, words)
+    return Verdict(CONFIRMED, f"{spelled}, {claimed}; the nearest of {len(found)}")
 
 
-def _range(low: float, high: float) -> str:
+def _range(low: float, high: float, strict: bool) -> str:
     if math.isinf(low):
-        return f"at most {high:g}"
-    return f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
+        return f"{'below' if strict else 'at most'} {high:g}"
+    if math.isinf(high):
+        return f"{'above' if strict else 'at least'} {low:g}"
+    return f"{low:g} to {high:g}"

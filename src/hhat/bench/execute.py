@@ -6,7 +6,11 @@ again on a new one, and given up after MAX_TRIES deaths.
 
 import abc
 import contextlib
+import ctypes
 import multiprocessing
+import signal
+import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -21,6 +25,8 @@ from hhat.bench.worker import Failed, Outcome, Task, Worker
 MAX_TRIES = 3
 """Deaths of workers over one cell before it is given up: more is a cell that kills, not an accident"""
 STOP_S = 5.0
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h"""
 
 Take = Callable[[int], Task | None]
 """lane -> its next task, or None where there is nothing to hand out now"""
@@ -49,8 +55,11 @@ class Remote(Lanes):
     size: int
 
     def outcomes(self, experiment: Experiment, device: str, take: Take) -> Iterator[Outcome]:
-        # by value: an experiment may hold functions that only the caller's module or notebook knows
-        payload = cloudpickle.dumps((experiment, device))
+        try:
+            # by value: an experiment may hold functions that only the caller's module or notebook knows
+            payload = cloudpickle.dumps((experiment, device))
+        except Exception as trouble:  # TypeError, PicklingError, or what an object of the user raises
+            raise ValueError(f"{experiment.name}: cannot be sent to workers: {trouble}") from trouble
         busy: dict[int, Task] = {}
         again: list[Task] = []
         deaths: Counter[str] = Counter()
@@ -107,9 +116,11 @@ class Processes(Remote):
     def started(self, payload: bytes) -> Iterator[None]:
         self._payload = payload
         try:
-            for _ in range(self.size):
+            for lane in range(self.size):
                 self._processes.append(None)
-                self._pipes.append(self._start(len(self._processes) - 1))
+                self._pipes.append(self._start(lane))
+            for lane in range(self.size):
+                self._ready(lane)
             yield
         finally:
             for lane in range(len(self._pipes)):
@@ -139,13 +150,24 @@ class Processes(Remote):
     def revive(self, lane: int) -> None:
         self._stop(lane)
         self._pipes[lane] = self._start(lane)
+        self._ready(lane)
+
+    def _ready(self, lane: int) -> None:
+        """Wait for a worker's first word. One that cannot start will not start the next time either."""
+        try:
+            said = cloudpickle.loads(self._pipes[lane].recv_bytes())
+        except (EOFError, OSError):
+            said = "it ended at once; a script that starts workers needs `if __name__ == '__main__':` around its run"
+        if said:
+            raise ValueError(f"a worker cannot start: {said}")
 
     def _start(self, lane: int) -> Connection:
         # spawned, not forked: a fork would copy torch's threads in whatever state they are
         context = multiprocessing.get_context("spawn")
         mine, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._payload), daemon=True)
-        process.start()
+        with _uninterrupted():
+            process.start()
         theirs.close()
         self._processes[lane] = process
         return mine
@@ -161,11 +183,30 @@ class Processes(Remote):
         process.close()
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A process started inside never sees Ctrl-C: the one that started it does, and ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(pipe: Connection, payload: bytes) -> None:
-    """The worker process: tasks in, outcomes out, until the pipe ends, as it does when its parent is killed."""
+    """The worker process: "" or why it cannot start, then tasks in, outcomes out, until its parent ends."""
+    _die_with_parent()
     torch.set_num_threads(1)
-    experiment, device = cloudpickle.loads(payload)
+    try:
+        experiment, device = cloudpickle.loads(payload)
+    except Exception as broken:  # whatever a user's module raises as it is imported
+        pipe.send_bytes(cloudpickle.dumps(f"{type(broken).__name__}: {broken}"))
+        return
     worker = Worker(experiment, device)
+    pipe.send_bytes(cloudpickle.dumps(""))
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             task = pipe.recv()
@@ -175,3 +216,10 @@ def _serve(pipe: Connection, payload: bytes) -> None:
                 answer = broken
             # as bytes: the pipe's own way shares a tensor's memory, which is lost with the worker
             pipe.send_bytes(cloudpickle.dumps(answer))
+
+
+def _die_with_parent() -> None:
+    """Linux ends this process with its parent, in the middle of a cell as well; elsewhere the pipe's end does, after
+    the cell."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

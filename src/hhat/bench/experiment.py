@@ -43,6 +43,12 @@ class Profile:
         if not self.points or self.blocks < 1 or self.block_size < 1:
             got = (len(self.points), self.blocks, self.block_size)
             raise ValueError(f"profile: expected at least one point, one block and one channel a block, got {got}")
+        seen: set[str] = set()
+        for point in self.points:
+            name = repr(sorted(point.items()))
+            if name in seen:
+                raise ValueError(f"profile: expected every point once, got {dict(point)} again")
+            seen.add(name)
 
 
 def score_channel(estimate: Estimate, slot: Slot) -> dict[str, Tensor]:

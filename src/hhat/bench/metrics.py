@@ -169,4 +169,6 @@ def _t(n: int) -> float:
 
 
 def _db(ratio: float) -> float:
+    if math.isnan(ratio):
+        return math.nan
     return 10 * math.log10(ratio) if ratio > 0 else -math.inf

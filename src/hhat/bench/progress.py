@@ -13,6 +13,7 @@ from hhat.bench.worker import Failed, Outcome
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.live import Live
     from rich.progress import Progress
 
 REFRESH_S = 0.25
@@ -43,9 +44,9 @@ def shown(name: str, metric: str, schedule: Schedule, wanted: bool) -> Iterator[
     from rich.live import Live
 
     table = Table(name, metric, schedule)
-    with Live(console=Console(stderr=True), refresh_per_second=1 / REFRESH_S, get_renderable=table.drawn):
+    # drawn between cells and never beside one: a thread of its own would be in the time of what it shows
+    with Live(console=Console(stderr=True), auto_refresh=False, get_renderable=table.drawn) as table.live:
         yield table
-        table.settle()
 
 
 class Table:
@@ -58,7 +59,7 @@ class Table:
         self._before = schedule.total() - len(schedule.left())
         self._count, self._wall, self._failed = 0, 0.0, 0
         self._last: dict[str, dict[str, Any]] = {}
-        self._drawn: Any = None
+        self.live: "Live | None" = None
         self._drawn_at = 0.0
 
     def saw(self, outcome: Outcome) -> None:
@@ -69,18 +70,12 @@ class Table:
         self._wall += outcome.wall_s
         self._pace.add(outcome)
         self._last[outcome.method] = outcome.point
+        # drawing asks for every interval again: not oftener than a person can read
+        if self.live is not None and time.monotonic() - self._drawn_at > REFRESH_S:
+            self.live.refresh()
+            self._drawn_at = time.monotonic()
 
     def drawn(self) -> "Group":
-        # drawing asks for every interval again: not oftener than a person can read
-        if self._drawn is None or time.monotonic() - self._drawn_at > REFRESH_S:
-            self._drawn, self._drawn_at = self._draw(), time.monotonic()
-        return self._drawn
-
-    def settle(self) -> None:
-        """The last picture shows all that was seen."""
-        self._drawn = None
-
-    def _draw(self) -> "Group":
         from rich import box
         from rich.console import Group
         from rich.table import Table as Lines

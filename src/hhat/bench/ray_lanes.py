@@ -19,11 +19,13 @@ except ImportError as missing:
 
 LOCAL = "local"
 REACH_S = 5.0
+READY_S = 120.0
 
 
 class RayLanes(Remote):
     """One actor per CPU of the cluster, or `size` of them.
 
+    size: at most as many lanes as the cluster has CPUs (on CUDA: GPUs) that answer within READY_S
     address: "local" starts a cluster on this machine for this run; "auto" finds the one running here; else host:port
              or ray://host:port of an existing one, whose machines need the same version of hhat
     Raises ValueError where no cluster answers there.
@@ -35,7 +37,7 @@ class RayLanes(Remote):
         self.size = size or 1
         self._actors: list[Any] = []
         self._answers: dict[int, Any] = {}
-        self._payload = b""
+        self._payload, self._device = b"", "cpu"
 
     @contextlib.contextmanager
     def started(self, payload: bytes) -> Iterator[None]:
@@ -43,9 +45,9 @@ class RayLanes(Remote):
         if mine:
             self._connect()
         try:
-            self._payload = payload
-            self.size = self._wanted or max(1, int(ray.cluster_resources().get("CPU", 1)))
-            self._actors = [self._actor() for _ in range(self.size)]
+            self._payload, self._device = payload, cloudpickle.loads(payload)[1]
+            self._actors = self._answering([self._actor() for _ in range(self._room())])
+            self.size = len(self._actors)
             yield
         finally:
             for actor in self._actors:
@@ -77,8 +79,33 @@ class RayLanes(Remote):
             ray.kill(self._actors[lane])
         self._actors[lane] = self._actor()
 
+    def _room(self) -> int:
+        """How many lanes the cluster can hold at all, or as many as were asked for if that is less."""
+        there = int(ray.cluster_resources().get("GPU" if self._gpus() else "CPU", 0))
+        if there < 1:
+            raise ValueError(f"--ray {self.address}: the cluster has no {'GPU' if self._gpus() else 'CPU'} to give")
+        return min(self._wanted or there, there)
+
+    def _answering(self, actors: list[Any]) -> list[Any]:
+        """The actors that are up: one that waits for a place other work has taken would keep its cell for ever."""
+        asked = {actor.ready.remote(): actor for actor in actors}
+        up, late = ray.wait(list(asked), num_returns=len(asked), timeout=READY_S)
+        for answer in late:
+            ray.kill(asked[answer])
+        if not up:
+            raise ValueError(f"--ray {self.address}: no worker started within {READY_S:g} s; is the cluster busy?")
+        try:
+            ray.get(up)
+        except RayError as trouble:
+            words = str(trouble).strip().splitlines()[-1]
+            raise ValueError(f"--ray {self.address}: a worker cannot start: {words}") from trouble
+        return [asked[answer] for answer in up]
+
+    def _gpus(self) -> int:
+        return 1 if self._device.startswith("cuda") else 0
+
     def _actor(self) -> Any:
-        gpus = 1 if cloudpickle.loads(self._payload)[1].startswith("cuda") else 0
+        gpus = self._gpus()
         return ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Lane).remote(self._payload)
 
     def _connect(self) -> None:
@@ -114,6 +141,9 @@ class _Lane:
         torch.set_num_threads(1)
         experiment, device = cloudpickle.loads(payload)
         self._worker = Worker(experiment, device)
+
+    def ready(self) -> None:
+        """Answers once the actor is up."""
 
     def attempt(self, task: Task) -> Outcome:
         return self._worker.attempt(task)

@@ -68,7 +68,10 @@ def complete(
         with shown(title, experiment.metrics[0], schedule, progress) as watcher:
             for outcome in (lanes or Serial()).outcomes(experiment, device, schedule.take):
                 if isinstance(outcome, Failed):
-                    failed.append(outcome)
+                    row = (outcome.task.method, outcome.task.point)
+                    # several blocks of one row may have been on their way
+                    if all((task.method, task.point) != row for task, _ in failed):
+                        failed.append(outcome)
                 else:
                     _same_version(outcome)
                     store.put(outcome)

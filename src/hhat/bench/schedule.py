@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from hhat.bench.stopping import Stopping
+from hhat.bench.stopping import Stopping, counted_groups
 from hhat.bench.store import Cell
 from hhat.bench.summary import Group, summarise
 from hhat.bench.worker import Failed, Outcome, Task
@@ -75,7 +75,7 @@ class Schedule:
     def rows(self) -> list[Group]:
         """What is in of each row that has anything, cut where the rule stops it."""
         found = [self._group(row) for row in self._rows]
-        return [self._until.counted(cells) if self._until else cells for cells in found if cells.cells]
+        return counted_groups((cells for cells in found if cells.cells), self._until)
 
     def total(self) -> int:
         """Cells that are in or still to come, at most."""

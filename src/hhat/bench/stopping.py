@@ -38,12 +38,14 @@ class Stopping:
         if len(cells.cells) < self.min_blocks:
             return False
         value = summarise(self.metric, cells)
-        # a metric that does not apply cannot be waited for
-        return value is None or value.high - value.low <= 2 * self.half_width
+        # what does not apply to a row, or is not a number, never ends it: all its blocks are run
+        return value is not None and value.high - value.low <= 2 * self.half_width
 
     def counted(self, cells: Group) -> Group:
         """The row cut where the rule stops it: the first blocks at which it is met, else all."""
         ordered = sorted(cells.cells, key=lambda cell: cell.block)
+        # the rule looks at blocks in order: behind a gap it has not looked yet
+        ordered = [cell for place, cell in enumerate(ordered) if cell.block == place]
         for count in range(self.min_blocks, len(ordered)):
             head = replace(cells, cells=ordered[:count])
             if self.met(head):
@@ -51,10 +53,13 @@ class Stopping:
         return replace(cells, cells=ordered)
 
 
-def counted_groups(groups: Iterable[Group], recipe: Mapping[str, Any]) -> list[Group]:
-    """The groups of a stored run, each cut where the stopping rule in its recipe ends it; all of them without one."""
-    until = recipe.get("until")
-    if not until:
-        return list(groups)
-    rule = Stopping(until["half_width"], until["metric"], until["min_blocks"])
-    return [rule.counted(cells) for cells in groups]
+def rule_of(recipe: Mapping[str, Any]) -> Stopping | None:
+    """The stopping rule of a stored run; None where all blocks were to be run."""
+    stored = recipe.get("until")
+    return Stopping(**{key: value for key, value in stored.items() if key != "class"}) if stored else None
+
+
+def counted_groups(groups: Iterable[Group], rule: Stopping | None) -> list[Group]:
+    """Each row up to where the rule ends it; blocks that another run added behind do not count. All without a rule."""
+    cut = [cells if rule is None else rule.counted(cells) for cells in groups]
+    return [cells for cells in cut if cells.cells]

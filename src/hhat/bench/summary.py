@@ -19,7 +19,9 @@ from hhat.bench.metrics import (
 from hhat.bench.store import Cell
 
 Row = dict[str, Any]
-"""{"method", "point", "metric", "value", "low", "high", "n", "seconds", "seed"}; a number that is not finite is None"""
+"""{"method", "point", "metric", "value", "low", "high", "n", "seconds", "seed"}
+
+value: None where it is not a number, -inf dB where there is no error at all; ends that are not finite are None"""
 
 
 @dataclass
@@ -48,6 +50,16 @@ class Group:
     def seconds(self) -> float:
         """Wall time of one estimate: median over blocks of a block's time over its size."""
         return float(torch.tensor([cell.wall_s / cell.items for cell in self.cells]).quantile(0.5))
+
+
+def has_number(row: Row) -> bool:
+    """Is the value one that can be drawn and compared?"""
+    return row["value"] is not None and math.isfinite(row["value"])
+
+
+def spell_point(point: Mapping[str, Any]) -> str:
+    """snr_db=10.0 profile=A"""
+    return " ".join(f"{key}={value}" if key else str(value) for key, value in point.items()) or "the only point"
 
 
 def group(cells: Iterable[Cell]) -> list[Group]:
@@ -130,7 +142,7 @@ def rows(groups: Iterable[Group], metrics: Sequence[str]) -> list[Row]:
 def row(
     method: str, point: Mapping[str, Any], metric: str, value: Value, seconds: float | None, seed: int | None
 ) -> Row:
-    numbers = {"value": value.value, "low": value.low, "high": value.high}
-    finite = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-    head = {"method": method, "point": dict(point), "metric": metric}
-    return {**head, **finite, "n": value.n, "seconds": seconds, "seed": seed}
+    ends = {name: end if math.isfinite(end) else None for name, end in (("low", value.low), ("high", value.high))}
+    number = value.value if math.isfinite(value.value) or value.value == -math.inf else None
+    head = {"method": method, "point": dict(point), "metric": metric, "value": number}
+    return {**head, **ends, "n": value.n, "seconds": seconds, "seed": seed}

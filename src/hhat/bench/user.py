@@ -18,6 +18,7 @@ from torch import Tensor
 from hhat import io, registry
 from hhat.bench.experiment import Experiment, Point, Profile, score_channel
 from hhat.bench.scores import noise_floor, prediction_error, renoised
+from hhat.io.errors import InputError
 from hhat.io.fields import MAX_BYTES
 from hhat.io.layout import layout_of
 from hhat.methods.defaults import choice_for
@@ -26,6 +27,9 @@ from hhat.types import Estimate, Slot
 BLOCK = 20
 """Snapshots, or draws of added noise, that are estimated together"""
 QUICK_BLOCKS = 3
+SLOW = ("omp", "off-grid", "uamp")
+"""Left to `full` where no experiment names them"""
+SHORT = 6
 RENOISE_SNR_DB = (0.0, 5.0, 10.0, 15.0)
 READ_BYTES = 2**20
 
@@ -74,16 +78,27 @@ class CaptureFile:
     def part(self, start: int, n: int, gen: torch.Generator) -> Slot:
         """Snapshots start : start + n; where noise is added the file is gone through again and again."""
         if self.score == "truth":
-            return io.read(self.path, **self._where(start, n), max_bytes=self.max_bytes)
+            slot = io.read(self.path, **self._where(start, n), max_bytes=self.max_bytes)
+            self._energetic("truth/h", slot.truth.h, len(slot.obs.op.in_shape), start)
+            return slot
         if self.score == "holdout":
             pair = io.repeats(self.path, **self._where(start, n), max_bytes=self.max_bytes)
             assert pair is not None
+            self._energetic("y_repeat", pair[1].obs.y, len(pair[1].obs.op.out_shape), start)
             return Slot(Reference(pair[1].obs.y, noise_floor(pair)), pair[0].obs, pair[0].about)
         first = start % self._rows
         rows = min(n, self._rows - first)
         copies = max(1, n // self._rows)  # of a file shorter than a block, as many draws as make one
         slot = io.read(self.path, **self._where(first, rows), max_bytes=self.max_bytes)
+        self._energetic("y", slot.obs.y, len(slot.obs.op.out_shape), first)
         return Slot(Reference(slot.obs.y, None), renoised(slot.obs, self.snr_db, gen, copies), slot.about)
+
+    def _energetic(self, name: str, x: Tensor, events: int, start: int) -> None:
+        """An error is measured relative to the energy of this: InputError where a snapshot has none."""
+        energy = x.abs().square().sum(tuple(range(-events, 0))).flatten()
+        if not bool((energy > 0).all()):
+            first = start + int((energy <= 0).nonzero()[0])
+            raise InputError(self.path, f"snapshot {first} has no energy; an NMSE is not defined for it", name)
 
     def _where(self, start: int, n: int) -> dict[str, int]:
         if self.snapshots is None:
@@ -110,28 +125,30 @@ def user_experiment(path: Path, declared: Experiment | None = None, max_bytes: f
     Raises InputError for a bad file, ValueError where no method is left.
     """
     slot, scenes = _scenes(Path(path), max_bytes)
-    labels, left_out = _methods(slot, declared)
+    methods, left_out = _methods(slot, declared)
+    quick = [label for label in methods if declared is not None or label not in SLOW]
     name = Path(path).name
-    if not labels:
+    if not methods:
         raise ValueError(f"{name}: no method of {declared.name if declared else 'the library'} can be run on a file")
     points: dict[str, Point] = {repr(point): point for point, _ in scenes}
     by_point: Mapping[str, CaptureFile] = {repr(point): scene for point, scene in scenes}
     rows = max(scene.count for _, scene in scenes)
     truth = slot.truth is not None
-    metrics = ("nmse_db", "nmse_median_db", "variance_ratio") if truth else (
-        "holdout_nmse_db", "holdout_floor_db", "renoise_nmse_db"
-    )  # fmt: skip
+    metrics = ["nmse_db", "nmse_median_db", "variance_ratio"] if truth else ["renoise_nmse_db"]
+    if any(scene.score == "holdout" for _, scene in scenes):
+        metrics += ["holdout_nmse_db", "holdout_floor_db"]
     blocks = -(-rows // BLOCK)
     note = "Every method with the prior and the basis that fit the file's axes."
     if left_out:
         note += f" Left out: {'; '.join(f'{label} ({why})' for label, why in left_out.items())}."
     return Experiment(
-        name=f"user/{Path(path).stem}",
+        # two files of one name, and two choices of methods, are two experiments
+        name=f"user/{Path(path).stem}-{scenes[0][1].content[:SHORT]}{f'/{declared.name}' if declared else ''}",
         title=f"Methods compared on {name}",
         scenario=functools.partial(_at, by_point),
-        methods={label: functools.partial(_method, label) for label in labels},
+        methods={label: functools.partial(_given, method) for label, method in methods.items()},
         profiles={
-            "quick": Profile(tuple(points.values()), min(blocks, QUICK_BLOCKS), BLOCK),
+            "quick": Profile(tuple(points.values()), min(blocks, QUICK_BLOCKS), BLOCK, quick or None),
             "full": Profile(tuple(points.values()), blocks, BLOCK),
         },
         metrics=metrics,
@@ -145,9 +162,9 @@ def _at(scenes: Mapping[str, CaptureFile], point: Point) -> CaptureFile:
     return scenes[repr(dict(point))]
 
 
-def _method(label: str, scene: CaptureFile) -> Any:
-    slot = scene.part(0, 1, torch.Generator())
-    return choice_for(label, slot.obs, slot.about).method
+def _given(method: Any, scene: CaptureFile) -> Any:
+    """What fits the file's axes fits every part of it."""
+    return method
 
 
 def _scenes(path: Path, max_bytes: float | int) -> tuple[Slot, list[tuple[dict[str, Any], CaptureFile]]]:
@@ -174,9 +191,10 @@ def _scenes(path: Path, max_bytes: float | int) -> tuple[Slot, list[tuple[dict[s
     return first, scenes
 
 
-def _methods(slot: Slot, declared: Experiment | None) -> tuple[list[str], dict[str, str]]:
-    """Labels that are methods which take this file, and why the others are left out."""
-    labels, left_out = [], {}
+def _methods(slot: Slot, declared: Experiment | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The methods that take this file, by label, and why the others are left out."""
+    methods: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     for label in registry.METHODS if declared is None else declared.methods:
         if label not in registry.METHODS:
             left_out[label] = "not a registered method"
@@ -189,8 +207,8 @@ def _methods(slot: Slot, declared: Experiment | None) -> tuple[list[str], dict[s
         if method.tracks:
             left_out[label] = "a tracker over slots"
         else:
-            labels.append(label)
-    return labels, left_out
+            methods[label] = method
+    return methods, left_out
 
 
 def _digest(path: Path) -> str:

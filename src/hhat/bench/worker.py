@@ -12,6 +12,7 @@ import torch
 from hhat.bench.experiment import Experiment, Point, example_of
 from hhat.bench.recipe import machine, versions
 from hhat.bench.store import Cell
+from hhat.io.errors import InputError
 from hhat.methods.solve import solve
 from hhat.random import generator
 from hhat.types import Estimate, Slot
@@ -82,9 +83,12 @@ class Worker:
         return self._methods[label]
 
     def attempt(self, task: Task) -> Outcome:
-        """The cell, or in words what stands against it: one method that refuses does not end a sweep."""
+        """The cell, or in words what stands against it: one method that refuses does not end a sweep, a file that
+        cannot be read does."""
         try:
             return self.execute(task)
+        except InputError:
+            raise
         except ValueError as refused:
             return Failed(task, f"{self.experiment.name}: {task.method} at {task.point}: {refused}")
 

@@ -193,4 +193,6 @@ def _show_missing(experiment: str, profile: str, tasks: list[Any], forecast: Any
 
 
 def _point(point: dict[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in point.items()) or "-"
+    from hhat.bench.summary import spell_point
+
+    return spell_point(point)

@@ -13,10 +13,11 @@ import torch
 from hhat.bench.recipe import machine, spell
 from hhat.bench.report import at_point, channel, curves, figures, machines, page, tables, verdicts
 from hhat.bench.report.capture import file_groups, metrics_of
-from hhat.bench.report.counted import counted, rule_of, unfinished
+from hhat.bench.report.counted import unfinished
 from hhat.bench.report.figures import Drawing, Names
 from hhat.bench.report.panels import Panel, panels
 from hhat.bench.report.words import count, definition_of, listed, spell_point, title_of
+from hhat.bench.stopping import counted_groups, rule_of
 from hhat.bench.store import Run, Store
 from hhat.bench.summary import Group, Row, group, rows
 from hhat.types import Estimate, Slot
@@ -24,6 +25,7 @@ from hhat.types import Estimate, Slot
 REFERENCE_SNR_DB = 10.0
 """Where a sweep over SNR is read for its table, bars and pictures, or the nearest point to it"""
 COST_METRIC = "nmse_db"
+MINUTES = len("2026-01-01 00:00")
 MADE_BY = "Made by hhat; the page holds all it shows and needs no network."
 CLICK = "A click on a name hides its curve or brings it back; a double click shows it alone."
 
@@ -98,7 +100,7 @@ def file_report(
 def _experiment(run: Run, stored: Sequence[Group]) -> Section:
     recipe = run.recipe
     name = re.sub(r"[^a-z0-9]+", "-", f"run-{run.experiment}-{run.profile}".lower())
-    groups = counted(stored, rule_of(recipe))
+    groups = counted_groups(stored, rule_of(recipe))
     found = rows(groups, recipe["metrics"])
     names = {label: place for place, label in enumerate(recipe["methods"])}
     point = _reference(groups)
@@ -106,7 +108,7 @@ def _experiment(run: Run, stored: Sequence[Group]) -> Section:
     at = spell_point(point)
     claims = verdicts.judged(recipe, groups)
     made = machines.made_with(groups, run.machine)
-    lead = f"{run.experiment}, profile {run.profile}, seed {recipe['seed']}, run of {run.started} UTC"
+    lead = f"{run.experiment}, profile {run.profile}, seed {recipe['seed']}, run of {run.started[:MINUTES]} UTC"
     lacking = unfinished(run, stored)
     notes = [f"unfinished: {lacking} are done. Figures and verdicts stand on what is there."] if lacking else []
     parts = [page.warning(words) for words in [*notes, *machines.warnings(made)]]

@@ -6,7 +6,7 @@ from typing import Any
 
 from hhat.bench.report.figures import INK, SOFT, Drawing, Names, axis, bars, go, layouts, style
 from hhat.bench.report.words import digits, listed, measured, time_of, title_of
-from hhat.bench.summary import Group, Row
+from hhat.bench.summary import Group, Row, has_number
 
 MS = 1e3
 BAR_ROW = 30
@@ -23,7 +23,7 @@ def front(rows: Sequence[Row]) -> list[Row]:
 
 def cost(rows: Sequence[Row], metric: str, names: Names) -> Drawing | None:
     """Error against time per estimate, a mark per method; the step line is the front that no other method beats."""
-    shown = [row for row in rows if row["metric"] == metric and row["value"] is not None and row["seconds"]]
+    shown = [row for row in rows if row["metric"] == metric and has_number(row) and row["seconds"]]
     if len(shown) < 2:
         return None
     figure, best = go.Figure(), front(shown)

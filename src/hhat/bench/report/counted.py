@@ -1,33 +1,11 @@
-"""Which stored blocks of a run count, and whether it is finished: a row that met its stopping rule needs no more."""
+"""Whether a stored run is finished: a row that met its stopping rule needs no more."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
 from hhat.bench.report.words import count
-from hhat.bench.stopping import Stopping
+from hhat.bench.stopping import counted_groups, rule_of
 from hhat.bench.store import Run
 from hhat.bench.summary import Group
-
-
-def rule_of(recipe: Mapping[str, Any]) -> Stopping | None:
-    """The stopping rule of a stored run; None where all blocks were to be run."""
-    stored = recipe.get("until")
-    return Stopping(**{key: value for key, value in stored.items() if key != "class"}) if stored else None
-
-
-def counted(groups: Sequence[Group], rule: Stopping | None) -> list[Group]:
-    """The blocks of each row up to where the rule stops it; blocks that another run added behind do not count.
-
-    A row of which an early block is missing is cut there first: the rule looks at blocks in order.
-    """
-    if rule is None:
-        return list(groups)
-    found = []
-    for cells in groups:
-        inside = [cell for place, cell in enumerate(cells.cells) if cell.block == place]
-        found.append(rule.counted(replace(cells, cells=inside)))
-    return [cells for cells in found if cells.cells]
 
 
 def unfinished(run: Run, groups: Sequence[Group]) -> str:
@@ -46,7 +24,7 @@ def unfinished(run: Run, groups: Sequence[Group]) -> str:
     for cells in groups:
         start = place[cells.cells[0].key] // len(labels) - cells.cells[0].block
         whole = len(cells.cells) >= blocks[start]
-        ended += whole or bool(rule and any(rule.met(head) for head in counted([cells], rule)))
+        ended += whole or bool(rule and any(rule.met(head) for head in counted_groups([cells], rule)))
     left = len(run.cells) // len(labels) - sum(blocks.values())
     points = len(starts) + -(-left // run.recipe["blocks"])
     if ended == points * len(labels):

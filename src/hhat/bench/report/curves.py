@@ -6,7 +6,7 @@ from typing import Any
 from hhat.bench.report.figures import INK, SOFT, Drawing, Names, axis, bars, go, layouts, style
 from hhat.bench.report.panels import Panel
 from hhat.bench.report.words import Number, best_of, good_end, logarithmic, measured, spell_point, title_of
-from hhat.bench.summary import Row
+from hhat.bench.summary import Row, has_number
 
 BAR_ROW, BAR_FRAME = 30, 20
 """Height in pixels of one method in a plot of dots or bars, and of what frames them"""
@@ -21,7 +21,7 @@ def drawing(rows: Sequence[Row], metric: str, panels: Sequence[Panel], names: Na
     One line per method with its 95 % interval; a panel of a single point shows methods side by side. Where all panels
     are single points, methods stand one below the other instead: bars for a quantity that starts at 0, else dots.
     """
-    shown = [row for row in rows if row["metric"] == metric and row["value"] is not None]
+    shown = [row for row in rows if row["metric"] == metric and has_number(row)]
     kept = [panel for panel in panels if any(panel.holds(row["point"]) for row in shown)]
     if not kept:
         return None

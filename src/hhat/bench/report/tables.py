@@ -19,7 +19,7 @@ from hhat.bench.report.words import (
     time_of,
     title_of,
 )
-from hhat.bench.summary import Group, Row
+from hhat.bench.summary import Group, Row, has_number
 
 STRONGEST = 5
 
@@ -80,7 +80,7 @@ def of_metric(rows: Sequence[Row], metric: str, panels: Sequence[Panel]) -> str:
 
 
 def of_cost(rows: Sequence[Row], metric: str) -> str:
-    shown = [row for row in rows if row["metric"] == metric and row["value"] is not None and row["seconds"]]
+    shown = [row for row in rows if row["metric"] == metric and has_number(row) and row["seconds"]]
     unbeaten = [row["method"] for row in front(shown)]
     shown.sort(key=lambda row: row["seconds"])
     body = [

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hhat.bench.summary import Row
+from hhat.bench.summary import Row, has_number
 
 Number = float | int
 
@@ -61,7 +61,7 @@ def good_end(metric: str) -> str:
 
 def best_of(rows: Iterable[Row], metric: str) -> Row | None:
     """The row with the best value of a metric; None where there is no number or no telling which is good."""
-    shown = [row for row in rows if row["metric"] == metric and row["value"] is not None]
+    shown = [row for row in rows if row["metric"] == metric and has_number(row)]
     end = good_end(metric)
     if not shown or not end:
         return None
@@ -119,7 +119,9 @@ def interval(low: Number | None, high: Number | None, metric: str = "") -> str:
 def measured(row: Row) -> str:
     """Value and interval in one line."""
     if row["value"] is None:
-        return "exact" if row["metric"].endswith("_db") else "none"
+        return "not a number"
+    if row["value"] == -math.inf:
+        return "exact"
     metric = row["metric"]
     return f"{digits(row['value'], metric)} {interval(row['low'], row['high'], metric)}".strip()
 

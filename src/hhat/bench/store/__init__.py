@@ -4,9 +4,9 @@ A cell is one block of one method at one point, named by the hash of everything 
 process therefore loses the cell it was in and nothing else, and a second run finds all of them.
 """
 
+import datetime
 import json
 import math
-import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -225,4 +225,4 @@ def _json(thing: Any) -> str:
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hhat.bench.stopping import counted_groups
+from hhat.bench.stopping import counted_groups, rule_of
 from hhat.bench.store import Cell, Store
 from hhat.bench.summary import group
 from hhat.bench.summary import rows as summarise_rows
@@ -127,7 +127,7 @@ def _rows(store: Store) -> tuple[dict[str, str], Iterator[Part]]:
     latest = {(run.experiment, run.profile): run for run in store.runs()}
     found = []
     for (experiment, profile), run in sorted(latest.items()):
-        groups = counted_groups(group(store.cells(run.cells)), run.recipe)
+        groups = counted_groups(group(store.cells(run.cells)), rule_of(run.recipe))
         rows = summarise_rows(groups, run.recipe["metrics"])
         found += [{"experiment": experiment, "profile": profile, **row} for row in rows]
     if not found:
