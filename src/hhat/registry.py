@@ -103,6 +103,11 @@ OPERATORS = {
         "Compose": "one after the other",
     }.items()
 }
+IMPAIRMENTS = {
+    "unit-sync": Entry(
+        "hhat.impairments.unit_sync:UnitSync", "units of one array off by a phase and a delay each", "textbook"
+    ),
+}
 SCENARIOS = {
     "sparse-angular": Entry(
         "hhat.scenarios.toy:SparseAngular", "few random angles, coefficients Bernoulli-Gauss", "hhat"
@@ -254,7 +259,7 @@ KINDS = {
     "priors": PRIORS,
     "m-steps": M_STEPS,
     "operators": OPERATORS,
-    "impairments": {},
+    "impairments": IMPAIRMENTS,
     "scenarios": SCENARIOS,
     "experiments": EXPERIMENTS,
     "models": {},
