@@ -19,6 +19,8 @@ from hhat.priors.gauss import Gauss
 from hhat.types import Estimate, Observation, State
 
 LIGHT_M_PER_S = 299792458.0
+MOST_ATOMS = 3 / 8
+"""Of the samples: with the quarter of `omp` clusters of rays lose up to 0.9 dB, with the half rich channels 0.3 dB."""
 
 
 class Grid(NamedTuple):
@@ -42,7 +44,7 @@ class PolarSomp(Method):
                   carrier's waves for all tones, as in the source
     min_range_m, beta, oversampling: of the grid above
     axis:         the antennas' axis; None: the longest whose name ends in "ant" (without names the longest)
-    max_atoms:    as of `omp`, None: a quarter of the samples per subcarrier. It stops at the noise.
+    max_atoms:    at most; None: MOST_ATOMS of the samples per subcarrier. It stops at the noise
 
     info: of `omp`; `coefficients` are X, rows in the order of `polar_grid`.
     Raises ValueError for an operator that mixes subcarriers, and for settings outside these.
@@ -79,7 +81,9 @@ class PolarSomp(Method):
         axis = self._axis(obs)
         basis = self._basis(shape, axis)
         others = tuple(i for i in range(-len(shape), 0) if i != axis)
-        return Omp(Gauss(basis=basis), self.max_atoms, self.max_steps, self.tol, others), {}
+        samples = math.prod(obs.op.out_shape) // math.prod(shape[i] for i in others)
+        most = max(1, int(MOST_ATOMS * samples)) if self.max_atoms is None else self.max_atoms
+        return Omp(Gauss(basis=basis), most, self.max_steps, self.tol, others), {}
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         return self.resolve(obs)[0].init(obs, gen)

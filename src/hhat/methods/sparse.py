@@ -213,8 +213,9 @@ class Omp(Method):
         if isinstance(op, Kron) and axes and not set(axes) <= set(lane_axes(op)):
             behind = tuple(range(-len(op.right.in_shape), 0))
             if set(axes) == set(behind) and op.right.is_unitary and op.right.in_shape == op.right.out_shape:
-                y = Kron(Identity(op.left.out_shape), op.right).adjoint(task.y)
-                op = cached(op, ("lanes",), lambda: Kron(op.left, Identity(op.right.in_shape)))
+                left, right = op.left, op.right
+                y = Kron(Identity(left.out_shape), right).adjoint(task.y)
+                op = cached(op, ("lanes",), lambda: Kron(left, Identity(right.in_shape)))
                 task = replace(task, op=op, y=y)
         if not set(axes) <= set(lane_axes(op)):
             kept = lane_axes(op)

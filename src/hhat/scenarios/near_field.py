@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Complex, Float
@@ -26,7 +26,7 @@ from hhat.scenarios.near_field_parts import (
     unit_operator,
     whitened,
 )
-from hhat.scenarios.parts import check_between, check_choice, check_count, check_snr, half_wave_line
+from hhat.scenarios.parts import SNR_LIMIT_DB, check_between, check_choice, check_count, check_snr, half_wave_line
 from hhat.types import About, Channel, Observation, Slot
 
 AXES = ("rx_ant", "subcarrier")
@@ -80,7 +80,7 @@ class NearField:
     delay_spread_s: rms delay spread of the profile
     min_visible_share: a path is seen by a run of antennas whose share of the array is uniform from here to 1; below 1
                   the array is not stationary: see `visibility`
-    visible_edge_ant: antennas over which a path fades beyond its run
+    visible_edge_ant, hidden_loss_db: antennas over which a path fades beyond its run, and by how much in the end
     phase_error_rad, timing_error_s: every unit is off by a phase and a delay uniform within +- these: see `sync`
     carrier_hz, bandwidth_hz: f_c and B; delays wrap at num_subcarriers / B (10 ns, 3 m, at the defaults)
     min_range_m, max_range_m: ranges are uniform between them
@@ -120,6 +120,7 @@ class NearField:
     delay_spread_s: float | int = 30e-9
     min_visible_share: float | int = 1.0
     visible_edge_ant: float | int = 4.0
+    hidden_loss_db: float | int = 20.0
     phase_error_rad: float | int = 0.0
     timing_error_s: float | int = 0.0
 
@@ -143,6 +144,7 @@ class NearField:
         check_choice(where, "wavefront", self.wavefront, tuple(WAVEFRONTS))
         check_snr(where, self.snr_db)
         check_between(where, "min_visible_share", self.min_visible_share, 0, 1)
+        check_between(where, "hidden_loss_db", self.hidden_loss_db, 0, SNR_LIMIT_DB)
         check_between(where, "delay_spread_s", self.delay_spread_s, 0, DELAY_SPREAD_LIMIT_S)
         for name, limit in (
             ("angle_spread_deg", 90.0),
@@ -224,7 +226,7 @@ class NearField:
         lead = WAVEFRONTS[self.wavefront](paths, self.num_rx_ant, self.carrier_hz)
         waves = responses(lead, paths.delay_s, self.offset_hz(), self.carrier_hz)
         if hidden(paths, self.num_rx_ant):
-            waves = waves * visibility(paths, self.num_rx_ant, self.visible_edge_ant)[..., None]
+            waves = waves * visibility(paths, self.num_rx_ant, self.visible_edge_ant, self.hidden_loss_db)[..., None]
         return waves
 
     def channels(self, paths: Paths) -> Complex[Tensor, "n rx subcarrier"]:
@@ -254,7 +256,8 @@ class NearField:
         op = Kron(Dense(torch.block_diag(*self._rows(gen))), Identity((self.num_subcarriers,)))
         clean = op.apply(h)
         noise, noise_var = exact_noise(clean, self.snr_db, gen)
-        truth = NearFieldChannel(h, *paths, *errors)
+        kept: tuple[Any, ...] = (*paths, *errors)
+        truth = NearFieldChannel(h, *kept)
         return Slot(truth, Observation(clean + noise, op, noise_var, AXES), self._about)
 
     def sync(self, truth: NearFieldChannel) -> UnitSync:

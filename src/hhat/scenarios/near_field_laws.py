@@ -92,9 +92,11 @@ def hidden(paths: Paths, num_ant: int) -> bool:
     return bool((paths.first_ant > 0).any()) or bool((paths.last_ant < num_ant).any())
 
 
-def visibility(paths: Paths, num_ant: int, edge_ant: float | int) -> Float[Tensor, "n path ant"]:
-    """Amplitude with which each antenna sees each path: 1 on the path's run, a raised cosine over `edge_ant` antennas
-    beyond it, 0 further out; scaled so that a path keeps its power, averaged over the array.
+def visibility(
+    paths: Paths, num_ant: int, edge_ant: float | int, hidden_loss_db: float | int
+) -> Float[Tensor, "n path ant"]:
+    """Amplitude with which each antenna sees each path: 1 on the path's run, falling as a raised cosine over `edge_ant`
+    antennas beyond it to 10^(-hidden_loss_db / 20); scaled so that a path keeps its power, averaged over the array.
 
     Source: this project's, the simplest law with a run and a soft edge. TR 38.901 V19 clause 7.6.14 also attenuates
     paths antenna by antenna, from a visibility probability and a visibility region per cluster (Xu et al., arXiv
@@ -105,11 +107,9 @@ def visibility(paths: Paths, num_ant: int, edge_ant: float | int) -> Float[Tenso
     middle = torch.arange(num_ant, dtype=torch.float64) + 0.5
     outside = torch.maximum(paths.first_ant[..., None] - middle, middle - paths.last_ant[..., None]).clamp_min(0)
     far = outside / edge_ant if edge_ant else torch.where(outside > 0, 1.0, 0.0)
-    amplitude = (1 + (math.pi * far.clamp_max(1)).cos()) / 2
-    power = amplitude.square().mean(-1, keepdim=True)
-    # a run shorter than one antenna, without an edge, may fall between two antennas: nobody sees the path
-    scale = torch.where(power > 0, power.clamp_min(torch.finfo(power.dtype).tiny).rsqrt(), 0.0)
-    return (amplitude * scale).to(torch.float32)
+    floor = 10 ** (-hidden_loss_db / 20)
+    amplitude = floor + (1 - floor) * (1 + (math.pi * far.clamp_max(1)).cos()) / 2
+    return (amplitude * amplitude.square().mean(-1, keepdim=True).rsqrt()).to(torch.float32)
 
 
 def _apart(centre: Tensor, offset: Tensor) -> Tensor:

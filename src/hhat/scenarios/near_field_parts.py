@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Complex, Float
@@ -42,7 +42,8 @@ class Paths(NamedTuple):
 
     def items(self, chosen: slice) -> "Paths":
         """Those of some channels."""
-        return Paths(*(None if value is None else value[chosen] for value in self))
+        kept: list[Any] = [None if value is None else value[chosen] for value in self]
+        return Paths(*kept)
 
 
 def paths_at(
