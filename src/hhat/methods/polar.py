@@ -48,7 +48,8 @@ class PolarSomp(Method):
 
     info: of `omp`; `coefficients` are X, rows in the order of `polar_grid`.
     Raises ValueError for an operator that mixes subcarriers, and for settings outside these.
-    Source: Cui & Dai, IEEE TCOM 70(4), 2022, algorithm 1 with the grid of its eqs. (13)-(17).
+    Source: Cui & Dai, IEEE TCOM 70(4), 2022 (P-SOMP and its polar grid); departs in the stop, in the normalised
+    correlations, in the finer grid, and in the waves per tone.
     """
 
     variance: ClassVar[str] = "none"
