@@ -22,6 +22,11 @@ METHODS = {
     ),
     "lasso": Entry("hhat.methods.sparse:Lasso", "l1 least squares by FISTA, complex", "Beck & Teboulle 2009"),
     "omp": Entry("hhat.methods.sparse:Omp", "orthogonal matching pursuit, batched", "Tropp & Gilbert 2007"),
+    "polar-somp": Entry(
+        "hhat.methods.polar:PolarSomp",
+        "OMP on near-field angles and distances, one support for all subcarriers",
+        "Cui & Dai 2022",
+    ),
     "gamp": Entry(
         "hhat.methods.amp:Gamp", "GAMP; EM-GM-AMP with the learnable mixture", "Rangan 2011; Vila & Schniter 2013"
     ),
@@ -98,10 +103,17 @@ OPERATORS = {
         "Stack": "several views of one channel",
         "Fourier": "unitary DFT",
         "Steering": "exp(j 2 pi position coordinate): angle or delay dictionary",
+        "Polar": "spherical waves over a line array: angle and distance dictionary",
+        "Tones": "a matrix of its own per subcarrier, Y_k = A_k X_k",
         "Select": "some entries: combs, hops, lost tones",
         "KhatriRao": "candidate cells of a Kron dictionary: sum_c x_c a_c b_c^T",
         "Compose": "one after the other",
     }.items()
+}
+IMPAIRMENTS = {
+    "unit-sync": Entry(
+        "hhat.impairments.unit_sync:UnitSync", "units of one array off by a phase and a delay each", "textbook"
+    ),
 }
 SCENARIOS = {
     "sparse-angular": Entry(
@@ -254,7 +266,7 @@ KINDS = {
     "priors": PRIORS,
     "m-steps": M_STEPS,
     "operators": OPERATORS,
-    "impairments": {},
+    "impairments": IMPAIRMENTS,
     "scenarios": SCENARIOS,
     "experiments": EXPERIMENTS,
     "models": {},

@@ -267,7 +267,7 @@ def test_draws_depend_on_the_given_generator_alone():
     assert not torch.equal(first.truth.h, other.truth.h)
     assert not torch.equal(first.obs.op.dense(), other.obs.op.dense())  # the combiner belongs to the draw
     assert first.truth.h.dtype == first.obs.y.dtype == torch.complex64
-    torch.testing.assert_close(scenario.channels(Paths(*first.truth[1:])), first.truth.h)
+    torch.testing.assert_close(scenario.channels(first.truth.paths), first.truth.h)
 
 
 @pytest.mark.parametrize("setting", [{"snr_db": 0.0}, {"combiner": "dft"}, {"num_slots": 4}])

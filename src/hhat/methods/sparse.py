@@ -1,17 +1,31 @@
 """`lasso` and `omp`: sparse coefficients without a posterior (their variance is reported as infinite)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hhat.methods.base import Method, Problem, gain, noise_info, noise_of, problem, relative_change, start_noise
+from hhat.methods.base import (
+    Method,
+    Problem,
+    axis_numbers,
+    gain,
+    noise_info,
+    noise_of,
+    problem,
+    relative_change,
+    start_noise,
+)
+from hhat.ops.base import cached
+from hhat.ops.elementary import Identity
 from hhat.ops.linalg import squared
 from hhat.ops.pinv import squared_norm
+from hhat.ops.structured import Kron
+from hhat.ops.tones import lane_axes
 from hhat.priors.base import Prior
-from hhat.types import Estimate, Gaussian, Observation, State
+from hhat.types import Estimate, Gaussian, Observation, Shape, State
 
 
 def _none(task: Problem, x: Tensor, state: State, obs: Observation) -> Estimate:
@@ -104,7 +118,12 @@ class Omp(Method):
     An item stops when |residual|^2 <= (1 + 1/sqrt(M)) sum of the noise variances (its mean plus one standard
     deviation), or at max_atoms (default: a quarter of M, at most N). All items run at once; the refit is an orthogonal
     basis that grows by one column (modified Gram-Schmidt, twice). prior: only its basis is used.
-    Source: Tropp & Gilbert, IEEE TIT 2007, algorithm 3; the growing factor as in Rubinstein et al. 2008.
+
+    shared_axes: names of channel axes or negative numbers: coefficients along them are taken or left together
+    (simultaneous OMP); M and N are then those of one lane, one entry of these axes. The operator must leave lanes
+    apart (`lane_axes`), or have a unitary factor on just these axes, which moves onto y; else ValueError.
+    Source: Tropp & Gilbert, IEEE TIT 2007, algorithm 3; the growing factor as in Rubinstein et al. 2008; shared
+    supports: Tropp, Gilbert & Strauss, Signal Processing 86(3), 2006, with squares in place of moduli.
     """
 
     variance: ClassVar[str] = "none"
@@ -112,20 +131,22 @@ class Omp(Method):
     max_atoms: int | None = None
     max_steps: int = 1 << 20
     tol: float | None = 0.0
+    shared_axes: tuple[str | int, ...] = ()
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
-        task = problem(obs, self.prior)
-        rows, columns = math.prod(task.op.out_shape), math.prod(task.op.in_shape)
+        task, axes = self._task(obs)
+        lanes = math.prod(task.op.in_shape[axis] for axis in axes)
+        rows, columns = math.prod(task.op.out_shape) // lanes, math.prod(task.op.in_shape) // lanes
         most = max(1, min(columns, rows // 4)) if self.max_atoms is None else self.max_atoms
         if not 1 <= most <= min(rows, columns):
             raise ValueError(f"omp: max_atoms: expected 1..{min(rows, columns)}, got {self.max_atoms}")
         batch, y = obs.batch_shape, obs.y
-        residual = y.expand(*batch, *task.op.out_shape).reshape(*batch, rows)
+        residual = _lanes(task.y.expand(*batch, *task.op.out_shape), task.op.out_shape, axes)
         state: State = {
             "residual": residual.clone(),
-            "directions": y.new_zeros(*batch, rows, most),
-            "triangle": torch.diag_embed(y.new_ones(*batch, most)),
-            "projections": y.new_zeros(*batch, most),
+            "directions": y.new_zeros(*batch, lanes, rows, most),
+            "triangle": torch.diag_embed(y.new_ones(*batch, lanes, most)),
+            "projections": y.new_zeros(*batch, lanes, most),
             "atoms": torch.zeros(*batch, most, dtype=torch.int64, device=y.device),
             "count": torch.zeros(batch, dtype=torch.int64, device=y.device),
             "change": y.real.new_ones(batch),
@@ -136,22 +157,23 @@ class Omp(Method):
         return state
 
     def step(self, state: State, obs: Observation) -> State:
-        task = problem(obs, self.prior)
-        batch, count = obs.batch_shape, state["count"]
+        task, axes = self._task(obs)
+        ahead, back = task.op.in_shape, task.op.out_shape
+        count = state["count"]
         most = state["atoms"].shape[-1]
         residual = state["residual"]
         limit = self._limit(state, obs)
         # an item whose y is all noise takes no atom
-        live = (squared(residual).sum(-1) > limit) & (count < most)
-        match = task.op.adjoint(residual.reshape(*batch, *task.op.out_shape)).flatten(len(batch))
-        norms = task.op.squares
-        weight = norms.adjoint(obs.y.real.new_ones(task.op.out_shape)).flatten(-task.num_event)
-        score = squared(match) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+        live = (squared(residual).sum((-2, -1)) > limit) & (count < most)
+        match = _lanes(task.op.adjoint(_joined(residual, back, axes)), ahead, axes)
+        weight = _lanes(task.op.squares.adjoint(obs.y.real.new_ones(back)), ahead, axes)
+        score = (squared(match) / weight.clamp_min(torch.finfo(weight.dtype).tiny)).sum(-2)
         taken = torch.arange(most, device=count.device) < count[..., None]
         used = torch.zeros_like(score).scatter_add(-1, state["atoms"], taken.to(score.dtype))
         best = score.masked_fill(used > 0, -1).argmax(-1)
-        one_hot = torch.nn.functional.one_hot(best, score.shape[-1]).to(obs.y.dtype)
-        column = task.op.apply(one_hot.reshape(*batch, *task.op.in_shape)).flatten(len(batch))
+        one_hot = torch.nn.functional.one_hot(best, score.shape[-1]).to(obs.y.dtype)[..., None, :].expand_as(match)
+        # lanes are apart: one product holds the atom's column of every lane
+        column = _lanes(task.op.apply(_joined(one_hot, ahead, axes)), back, axes)
         grown = min(int(count.max()), most)  # columns behind are still zero
         q = state["directions"][..., :grown]
         overlap = _project(q, column)
@@ -160,27 +182,45 @@ class Omp(Method):
         rest = rest - (q @ again[..., None])[..., 0]
         norm = squared(rest).sum(-1, keepdim=True).sqrt()
         # an atom within the span of those taken is round-off: every other one is too, the item has ended
-        live = live & (norm[..., 0].square() > DEPENDENT[norm.dtype] * squared(column).sum(-1))
-        unit = rest / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        fresh_lane = ~(norm[..., 0].square() <= DEPENDENT[norm.dtype] * squared(column).sum(-1))  # NaN is seen on
+        live = live & fresh_lane.any(-1)
+        unit = torch.where(fresh_lane[..., None], rest / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0)
         value = (unit.conj() * residual).sum(-1)
         here = torch.nn.functional.one_hot(count.clamp_max(most - 1), most) * live[..., None]
-        mark = here.to(obs.y.dtype)
-        r_column = torch.nn.functional.pad(overlap + again, (0, most - grown)) + norm * mark
-        triangle = torch.where(here[..., None, :].bool(), r_column[..., :, None], state["triangle"])
-        fresh = torch.where(live[..., None], residual - unit * value[..., None], residual)
+        mark, chosen = here.to(obs.y.dtype)[..., None, :], here.bool()[..., None, None, :]
+        size = torch.where(fresh_lane[..., None], norm, 1)  # a lane that the atom adds nothing to gets coefficient 0
+        r_column = torch.nn.functional.pad(overlap + again, (0, most - grown)) + size * mark
+        fresh = torch.where(live[..., None, None], residual - unit * value[..., None], residual)
         count = count + live.to(count.dtype)
-        energy = squared(fresh).sum(-1)
+        energy = squared(fresh).sum((-2, -1))
         done = (energy <= limit) | (count >= most) | ~live
         return {
             **state,
             "residual": fresh,
-            "directions": torch.where(here[..., None, :].bool(), unit[..., :, None], state["directions"]),
-            "triangle": triangle,
+            "directions": torch.where(chosen, unit[..., :, None], state["directions"]),
+            "triangle": torch.where(chosen, r_column[..., :, None], state["triangle"]),
             "projections": state["projections"] + value[..., None] * mark,
             "atoms": torch.where(here.bool(), best[..., None], state["atoms"]),
             "count": count,
             "change": torch.where(done, 0.0, 1.0).to(energy.dtype),
         }
+
+    def _task(self, obs: Observation) -> tuple[Problem, tuple[int, ...]]:
+        """The problem and the shared axes; a unitary factor on the shared axes is moved onto y."""
+        task = problem(obs, self.prior)
+        axes = axis_numbers("shared_axes", self.shared_axes, obs.axes, task.num_event)
+        op = task.op
+        if isinstance(op, Kron) and axes and not set(axes) <= set(lane_axes(op)):
+            behind = tuple(range(-len(op.right.in_shape), 0))
+            if set(axes) == set(behind) and op.right.is_unitary and op.right.in_shape == op.right.out_shape:
+                left, right = op.left, op.right
+                y = Kron(Identity(left.out_shape), right).adjoint(task.y)
+                op = cached(op, ("lanes",), lambda: Kron(left, Identity(right.in_shape)))
+                task = replace(task, op=op, y=y)
+        if not set(axes) <= set(lane_axes(op)):
+            kept = lane_axes(op)
+            raise ValueError(f"omp: shared_axes: the operator keeps axes {kept} of x apart, got {axes}")
+        return task, axes
 
     def _limit(self, state: State, obs: Observation) -> Tensor:
         """Residual energy at which an item stops: mean plus one standard deviation of the noise energy."""
@@ -188,23 +228,45 @@ class Omp(Method):
         return total.sum(-1) * (1 + total.shape[-1] ** -0.5)
 
     def read(self, state: State, obs: Observation) -> Estimate:
-        task, batch = problem(obs, self.prior), obs.batch_shape
+        task, axes = self._task(obs)
         values = torch.linalg.solve_triangular(state["triangle"], state["projections"][..., None], upper=True)[..., 0]
         taken = torch.arange(values.shape[-1], device=values.device) < state["count"][..., None]
-        values = torch.where(taken, values, 0)
-        x = values.new_zeros(*batch, math.prod(task.op.in_shape)).scatter_add(-1, state["atoms"], values)
-        est = _none(task, x.reshape(*batch, *task.op.in_shape), state, obs)
+        values = torch.where(taken[..., None, :], values, 0)
+        columns = math.prod(task.op.in_shape) // values.shape[-2]
+        atoms = state["atoms"][..., None, :].expand_as(values)
+        x = values.new_zeros(*values.shape[:-1], columns).scatter_add(-1, atoms, values)
+        est = _none(task, _joined(x, task.op.in_shape, axes), state, obs)
+        energy = squared(state["residual"]).sum((-2, -1))
         if obs.noise_var is None:
-            free = (state["residual"].shape[-1] - state["count"]).clamp_min(1)
-            left = squared(state["residual"]).sum(-1) / free
-            est.info["noise_var"] = left.reshape(*batch, *(1,) * len(task.op.out_shape))
+            lanes, rows = state["residual"].shape[-2:]
+            left = energy / (lanes * (rows - state["count"]).clamp_min(1))
+            est.info["noise_var"] = left.reshape(*obs.batch_shape, *(1,) * len(task.op.out_shape))
         est.info["num_atoms"] = state["count"]
-        est.info["reached_noise"] = squared(state["residual"]).sum(-1) <= self._limit(state, obs)
+        est.info["reached_noise"] = energy <= self._limit(state, obs)
         return est
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "Omp":
         return cls(max_atoms=2)
+
+
+def _lanes(x: Tensor, shape: Shape, axes: tuple[int, ...]) -> Tensor:
+    """(*batch, *shape) as (*batch, lane, rest): the axes in front, all others behind, each flattened."""
+    lead, order = x.ndim - len(shape), _order(shape, axes)
+    moved = x.permute(*range(lead), *(x.ndim + axis for axis in order))
+    return moved.reshape(*x.shape[:lead], math.prod(shape[axis] for axis in axes), -1)
+
+
+def _joined(x: Tensor, shape: Shape, axes: tuple[int, ...]) -> Tensor:
+    """(*batch, lane, rest) back as (*batch, *shape)."""
+    order = _order(shape, axes)
+    moved = x.reshape(*x.shape[:-2], *(shape[axis] for axis in order))
+    lead = x.ndim - 2
+    return moved.permute(*range(lead), *(lead + order.index(axis) for axis in range(-len(shape), 0)))
+
+
+def _order(shape: Shape, axes: tuple[int, ...]) -> tuple[int, ...]:
+    return axes + tuple(axis for axis in range(-len(shape), 0) if axis not in axes)
 
 
 def _project(q: Tensor, x: Tensor) -> Tensor:

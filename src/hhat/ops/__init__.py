@@ -5,8 +5,10 @@ from hhat.ops.compose import Compose
 from hhat.ops.dense import Dense, Steering
 from hhat.ops.elementary import Diagonal, Fourier, Identity, Select
 from hhat.ops.khatri_rao import KhatriRao
+from hhat.ops.polar import Polar
 from hhat.ops.posterior import Posterior, condition, posterior
 from hhat.ops.structured import BlockDiag, Kron, Stack
+from hhat.ops.tones import Tones
 
 __all__ = [
     "Adjoint",
@@ -19,10 +21,12 @@ __all__ = [
     "KhatriRao",
     "Kron",
     "LinearOp",
+    "Polar",
     "Posterior",
     "Select",
     "Stack",
     "Steering",
+    "Tones",
     "condition",
     "posterior",
 ]

@@ -10,6 +10,7 @@ from hhat.ops.dense import Dense
 from hhat.ops.elementary import Diagonal, Fourier, Identity, Select
 from hhat.ops.khatri_rao import KhatriRao
 from hhat.ops.structured import BlockDiag, Kron
+from hhat.ops.tones import Tones
 from hhat.random import complex_normal
 from hhat.types import Shape
 
@@ -80,6 +81,8 @@ def compose(outer: LinearOp, inner: LinearOp) -> LinearOp:
         return Kron(compose(outer.left, inner.left), compose(outer.right, inner.right))
     if isinstance(outer, Kron) and isinstance(inner, KhatriRao):
         return inner.behind(outer) or pair
+    if isinstance(outer, Kron) and isinstance(inner, Tones):
+        return inner.behind(outer.left, outer.right) or pair
     if isinstance(outer, KhatriRao) and isinstance(inner, Diagonal):
         return outer.scaled(inner)
     if isinstance(outer, BlockDiag) and isinstance(inner, BlockDiag):

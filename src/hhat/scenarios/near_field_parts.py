@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Complex, Float
@@ -13,6 +13,8 @@ from hhat.ops.base import cached
 from hhat.random import complex_normal
 
 LIGHT_M_PER_S = 299792458.0
+DEPENDENT_ROWS = 1e-10
+"""A combiner's row with less than this share of its energy outside the span of those before it adds nothing."""
 ANGLE_LAWS = {"paper": (-math.pi / 2, math.pi / 2), "full": (0.0, math.pi)}
 """Limits of the uniform angle to the array's axis. The paper's reaches cosines of 0..1 alone, half of the beams."""
 
@@ -26,6 +28,7 @@ class Paths(NamedTuple):
     gain:      CN(0, 1 / path); holds the carrier's phase at antenna 0
     range_m:   distance to antenna 0
     angle_rad: to the axis of the array, 0 where the path comes from beyond its last antenna
+    first_ant, last_ant: antennas first_ant <= j + 1/2 <= last_ant see the path in full; None: all do
     """
 
     psi: Tensor
@@ -34,6 +37,23 @@ class Paths(NamedTuple):
     gain: Tensor
     range_m: Tensor
     angle_rad: Tensor
+    first_ant: Tensor | None = None
+    last_ant: Tensor | None = None
+
+    def items(self, chosen: slice) -> "Paths":
+        """Those of some channels."""
+        kept: list[Any] = [None if value is None else value[chosen] for value in self]
+        return Paths(*kept)
+
+
+def paths_at(
+    angle_rad: Tensor, range_m: Tensor, gain: Tensor, carrier_hz: float | int, delay_s: Tensor | None = None
+) -> Paths:
+    """Paths from sources at these places; without `delay_s` the delay is that of the range."""
+    wavelength = LIGHT_M_PER_S / carrier_hz
+    curvature = wavelength * angle_rad.sin().square() / (8 * range_m)
+    delay = range_m / LIGHT_M_PER_S if delay_s is None else delay_s
+    return Paths(angle_rad.cos() / 2, curvature, delay, gain, range_m, angle_rad)
 
 
 def draw_paths(
@@ -44,12 +64,9 @@ def draw_paths(
     gen: torch.Generator,
 ) -> Paths:
     """(n, num_paths) independent paths: angle and range uniform between their limits, powers add to 1."""
-    angle = _uniform(shape, angle_rad, gen)
-    distance = _uniform(shape, range_m, gen)
-    gain = complex_normal(shape, gen, var=1 / shape[1])
-    wavelength = LIGHT_M_PER_S / carrier_hz
-    curvature = wavelength * angle.sin().square() / (8 * distance)
-    return Paths(angle.cos() / 2, curvature, distance / LIGHT_M_PER_S, gain, distance, angle)
+    angle = uniform(shape, angle_rad, gen)
+    distance = uniform(shape, range_m, gen)
+    return paths_at(angle, distance, complex_normal(shape, gen, var=1 / shape[1]), carrier_hz)
 
 
 Lead = Float[Tensor, "n path ant"]
@@ -121,6 +138,23 @@ COMBINERS: dict[str, Callable[[int, int, int, torch.Generator], Combiner]] = {
 }
 
 
+def whitened(rows: Combiner, rows_per_slot: int) -> Combiner:
+    """Rows behind which white noise at the antennas is white: L^-1 W_p for every slot, L L^H = W_p W_p^H.
+
+    The noise of a slot is W_p n with n of that slot alone, so that rows of different slots need not be orthogonal.
+    The posterior is that of the rows as given with their coloured noise. Formed in complex128: the Gram matrix squares
+    the condition. ValueError where the rows of a slot are linearly dependent.
+    """
+    slots = rows.to(torch.complex128).unflatten(-2, (-1, rows_per_slot))
+    gram = slots @ slots.mH
+    factor, broken = torch.linalg.cholesky_ex(gram)
+    left = factor.diagonal(dim1=-2, dim2=-1).real.square()
+    least = DEPENDENT_ROWS * gram.diagonal(dim1=-2, dim2=-1).real
+    if bool(broken.any()) or not bool((left > least).all()):
+        raise ValueError("combiner: the rows of a slot are linearly independent; got a slot whose rows are not")
+    return torch.linalg.solve_triangular(factor, slots, upper=False).flatten(-3, -2).to(torch.complex64)
+
+
 def unit_operator(op: object, num_unit: int, sizes: tuple[int, int, int]) -> Kron:
     """What the units see each for itself, a batch axis of `num_unit`, from the operator of all of them.
 
@@ -159,7 +193,7 @@ def _power(x: Tensor) -> Tensor:
     return x.abs().square().mean((-2, -1), keepdim=True)
 
 
-def _uniform(shape: tuple[int, int], limits: tuple[float | int, float | int], gen: torch.Generator) -> Tensor:
+def uniform(shape: tuple[int, ...], limits: tuple[float | int, float | int], gen: torch.Generator) -> Tensor:
     low, high = limits
     return low + (high - low) * torch.rand(shape, generator=gen, dtype=torch.float64)
 

@@ -1,0 +1,1 @@
+"""What a real radio does wrong: frozen callables, clean -> dirty, with physical units in their names."""
