@@ -157,9 +157,14 @@ def test_noise_that_is_not_given_is_learned_by_the_rest():
     h, obs = observe(scene, 12, 1.0, 0.3)
     est = hhat.solve(Hybrid(Nomp(path_model(scene))), Observation(obs.y, obs.op, None, obs.axes))
     assert est.info["noise_var_source"] == "estimated" and est.info["gated"].all()
-    assert 0.4 < float((est.info["noise_var"] / obs.noise_var).mean()) < 1.6
-    known = hhat.solve(Hybrid(Nomp(path_model(scene))), obs)
-    assert nmse_db(est, h) < nmse_db(known, h) + 3
+    assert est.status_counts() == {"OK": 12}
+    # the pattern-coupled prior takes most of the noise for channel, as it does alone
+    alone = hhat.solve(hhat.method("auto"), Observation(obs.y, obs.op, None, obs.axes))
+    assert nmse_db(est, h) < nmse_db(alone, h)
+    h, obs = observe(scene, 12)
+    est = hhat.solve(Hybrid(Nomp(path_model(scene))), Observation(obs.y, obs.op, None, obs.axes))
+    assert not est.info["gated"].any() and nmse_db(est, h) < -22
+    assert 0.9 < float((est.info["noise_var"] / obs.noise_var).mean()) < 1.1
 
 
 def test_an_unfinished_half_is_said():

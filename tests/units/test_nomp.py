@@ -427,8 +427,18 @@ def test_unknown_noise_is_found():
     est = hhat.solve(Nomp(path_model(scene)), Observation(slot.obs.y, slot.obs.op, None, slot.obs.axes))
     assert est.info["noise_var_source"] == "estimated"
     assert 0.9 < float((est.info["noise_var"] / slot.obs.noise_var).mean()) < 1.1
+    assert est.status_counts() == {"OK": 20}
     known = hhat.solve(Nomp(path_model(scene)), slot.obs)
     assert db(ratio(est, slot.truth.h).mean()) < db(ratio(known, slot.truth.h).mean()) + 1.0  # one false path in 20
+
+
+def test_unknown_noise_and_a_search_that_was_cut_off():
+    """What is left passes for noise: said by the status, not by the variance."""
+    scene, slot = draw(5, label="cut", num_paths=3, snr_db=30.0)
+    few = Nomp(path_model(scene), max_paths=1)
+    est = hhat.solve(few, Observation(slot.obs.y, slot.obs.op, None, slot.obs.axes))
+    assert est.status_counts() == {"MAX_STEPS": 5}
+    assert hhat.solve(few, slot.obs).status_counts() == {"OK": 5}
 
 
 def test_noise_that_differs_is_weighted():

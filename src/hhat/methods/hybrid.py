@@ -33,9 +33,8 @@ class Hybrid(Method):
     rest:  any method, with the basis in which the residual is sparse; None: `auto`, for an array `oamp` with the
            pattern-coupled prior on angles and delays
     gate:  residual power over noise power, paths' unknowns counted, above which `rest` runs. Where the noise is not
-           given the two cannot be told apart: `rest` always runs and learns the noise of the residual.
-    info:  of `paths` (paths, num_paths, residual_ratio) and gated: where `rest` was added. Items of which either half
-           did not converge end with MAX_STEPS.
+           given: where the search for paths did not end by itself (all max_paths taken); `rest` learns the noise then.
+    info:  of `paths` (paths, num_paths, residual_ratio) and gated: where `rest` was added; these end as it did.
     Source: hhat; the gate is the prototype's.
     """
 
@@ -71,9 +70,8 @@ class Hybrid(Method):
         batch, lift = obs.batch_shape, (..., *(None,) * len(obs.op.in_shape))
         mean, var = found.belief.mean, found.belief.var.expand(found.belief.mean.shape)
         ended, ratio, noise = found.status, found.info["residual_ratio"], found.info["noise_var"]
-        gated = ended != Status.NONFINITE
-        if obs.noise_var is not None:
-            gated = gated & (ratio > self.gate)
+        gated = ratio > self.gate if obs.noise_var is not None else ended == Status.MAX_STEPS
+        gated = gated & (ended != Status.NONFINITE)
         if bool(gated.any()):
             op: LinearOp = obs.op.like(mean)  # type: ignore[attr-defined]
             rows = Rows.all(op, batch).of(gated)
@@ -86,7 +84,7 @@ class Hybrid(Method):
             own = (var - found.info["remainder_var"][lift].to(var.dtype)).clamp_min(0)
             mean = torch.where(gated[lift], mean + rows.put(torch.zeros_like(mean), more.belief.mean), mean)
             var = torch.where(gated[lift], own + rows.put(own, more.belief.var.expand(more.belief.mean.shape)), var)
-            ended = torch.where(gated, torch.maximum(ended, rows.put(ended, more.status)), ended)
+            ended = torch.where(gated, rows.put(ended, more.status), ended)
             if obs.noise_var is None:
                 noise = rows.put(noise, _full(more.info["noise_var"], op.out_shape, more.status.shape).to(noise.dtype))
         new: State = {f"paths.{name}": value for name, value in found.info["paths"].items()}

@@ -41,7 +41,8 @@ class Nomp(Method):
     max_paths: most paths; refine_steps: most Levenberg-Marquardt steps after each, fewer where they no longer pay.
     remainder: what the residual holds beyond noise, where it is more than chance (SIGNIFICANT), is taken for a white
       channel of that power and estimated as such; without, its variance alone is reported.
-    Noise that is not given is the residual's: BIC by 2 M log |r|^2, and no remainder, which it cannot be told from.
+    Noise that is not given is the residual's: BIC by 2 M log |r|^2, and no remainder, which it cannot be told from; an
+      item that takes all max_paths then ends with MAX_STEPS, since more may be left and its variance is too small.
     Variance: diag(J F^-1 J^H), F the Fisher information of all real unknowns, plus the remainder's. It covers noise and
     paths that were missed, in sum; not the choice of the number of paths, nor the tails of merged close paths.
     complex128 inside: angles are sought to 1e-6 of a beam, and normal equations square their condition.
@@ -113,12 +114,16 @@ class Nomp(Method):
         geometry = torch.where(kept[..., None, None], found.geometry, now.geometry)
         gain = torch.where(kept[..., None], found.gain, now.gain)
         count = count + kept
+        going = kept & (count < self.max_paths)
+        if obs.noise_var is None:
+            # a search that was cut off leaves what nothing accounts for: it has not converged
+            going = going | ((count == self.max_paths) & (state["change"] > 0))
         return {
             "geometry": torch.cat([geometry, state["geometry"][..., num:, :]], -2) if more else geometry,
             "gain": torch.cat([gain, state["gain"][..., num:]], -1) if more else gain,
             "rss": torch.where(kept, found.rss, rss),
             "count": count,
-            "change": (kept & (count < self.max_paths)).to(state["change"].dtype),
+            "change": going.to(state["change"].dtype),
         }
 
     def read(self, state: State, obs: Observation) -> Estimate:
