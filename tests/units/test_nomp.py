@@ -499,7 +499,7 @@ def test_by_name_it_takes_the_tones_of_the_file():
     scene, slot = draw(3)
     choice = choice_for("nomp", slot.obs, slot.about, settings={"max_paths": "3"})
     spacing = scene.bandwidth_hz / scene.num_subcarriers
-    assert choice.method.model == LinePaths(32, tuple(range(8)), spacing, 30e9)
+    assert choice.method.model == LinePaths(32, tuple(range(8)), spacing, 30e9, curved=False)
     assert choice.method.max_paths == 3
     with pytest.raises(ValueError, match="unknown setting 'model'"):
         choice_for("nomp", slot.obs, slot.about, settings={"model": "x"})

@@ -10,10 +10,11 @@ from torch import Tensor
 from hhat.methods.base import Method
 from hhat.methods.linear import rls
 from hhat.methods.nomp_fit import Fit, Whitened, fitted, normal_at
-from hhat.methods.nomp_paths import LinePaths, line_paths
+from hhat.methods.nomp_paths import DELAYS_PER_TONE, LinePaths, line_paths
 from hhat.ops.base import LinearOp, cached
 from hhat.ops.linalg import per_axis, squared
 from hhat.ops.posterior import posterior
+from hhat.ops.structured import Kron
 from hhat.types import Estimate, Gaussian, Observation, State
 
 FLOOR = 1e-12
@@ -55,7 +56,7 @@ class Nomp(Method):
     variance: ClassVar[str] = "posterior"
     model: LinePaths | None = None
     max_paths: int = 8
-    refine_steps: int = 12
+    refine_steps: int = 8
     remainder: bool = True
     max_steps: int | None = None
     tol: float | None = 0.0
@@ -216,44 +217,48 @@ class Nomp(Method):
 
 
 def coarse(task: Whitened, residual: Tensor) -> tuple[Tensor, Tensor]:
-    """Where on the grid a path explains most of the residual: its geometry (*batch, 3) and by how much (*batch).
+    """Where on the grid a path agrees best with the residual, (*batch, 3), and the energy it explains there (*batch).
 
-    Single precision: only the place matters, and the refinement starts from it.
+    The place is that of the largest |s^H op^H r|^2 / |op s|^2, in single precision: only the start of the refinement
+    depends on it.
     """
     model, batch = task.model, residual.shape[:-1]
-    shape = tuple(task.op.out_shape)
-    seen = task.op.adjoint((residual * task.weight).unflatten(-1, shape)).to(torch.complex64)
-    level = task.weight.square().mean(-1)
-    norms = _norms(task.op, model, seen) * level[..., None].float()
-    seen = seen.reshape(-1, model.num_ant or 1, len(model.subcarriers or (0,)))
-    norms = norms.expand(*batch, norms.shape[-1]).reshape(len(seen), -1)
-    atoms, grid = model.atoms(seen), model.grid().to(seen.device)
-    size = max(1, SEARCH_ENTRIES // (len(grid) * 4 * seen.shape[-1]))
-    spots, energies = [], []
-    for start in range(0, len(seen), size):
-        some = seen[start : start + size]
+    back = task.op.adjoint((residual * task.weight).unflatten(-1, tuple(task.op.out_shape))).to(torch.complex64)
+    back = back.reshape(-1, model.num_ant or 1, len(model.subcarriers or (0,)))
+    atoms, grid = model.atoms(back), model.grid().to(back.device)
+    norms = _norms(task.op, model, back)
+    norms = norms.expand(*batch, len(grid)).reshape(-1, len(grid), 1)
+    size = max(1, SEARCH_ENTRIES // (len(grid) * DELAYS_PER_TONE * back.shape[-1]))
+    spots = []
+    for start in range(0, len(back), size):
+        some = back[start : start + size]
         match = (some.permute(2, 0, 1) @ atoms.mT).permute(1, 2, 0)
         score, delay = model.delays(match)
-        score = squared(score) / norms[start : start + size, :, None]
-        energy, best = score.flatten(1).max(-1)
+        best = (squared(score) / norms[start : start + size]).flatten(1).argmax(-1)
         spot = grid[best // len(delay)].clone()
         spot[:, 2] = delay[best % len(delay)]
         spots.append(spot)
-        energies.append(energy)
-    return torch.cat(spots).reshape(*batch, 3), torch.cat(energies).reshape(batch).double()
+    spots = torch.cat(spots).reshape(*batch, 3)
+    seen = task.seen(model.responses(spots[..., None, :]))[..., 0, :]
+    energy = squared((seen.conj() * residual).sum(-1))
+    return spots, energy / squared(seen).sum(-1).clamp_min(1e-300)
 
 
 def _norms(op: LinearOp, model: LinePaths, like: Tensor) -> Tensor:
-    """|op s|^2 on the grid at delay 0, (*op batch, grid); once per operator. What op leaves dark counts as DIM."""
+    """|op s|^2 on the grid at delay 0 up to a factor, (*op batch, grid); once per operator. Dark places count as DIM.
+
+    Where op is apart in antennas and tones, the antennas at the middle of the band stand for all tones.
+    """
 
     def make() -> Tensor:
-        own = op.like(like)
-        grid = model.grid().to(like.device)
-        entries = math.prod((*own.in_shape, *own.batch_shape))
-        size = max(1, SEARCH_ENTRIES // entries)
+        own, grid, lead = op.like(like), model.grid().to(like.device), model
+        if isinstance(own, Kron) and own.left.in_shape == model.in_shape[:1] != model.in_shape:
+            own, lead = own.left, LinePaths(model.num_ant)
+            grid = grid * model.middle()
+        size = max(1, SEARCH_ENTRIES // math.prod((*own.in_shape, *own.batch_shape)))
         parts = []
         for start in range(0, len(grid), size):
-            s = model.responses(grid[start : start + size]).to(like.dtype)
+            s = lead.responses(grid[start : start + size]).to(like.dtype)
             parts.append(squared(own.lift(1).apply(s)).flatten(-len(own.out_shape)).sum(-1))
         norms = torch.cat(parts, -1)
         return torch.maximum(norms, DIM * norms.amax(-1, keepdim=True)).clamp_min(torch.finfo(norms.dtype).tiny)

@@ -12,9 +12,9 @@ from hhat.types import About, Shape
 
 GEOMETRY = ("psi", "phi", "delay")
 """Columns of a path's geometry: cycles per antenna, cycles per squared antenna, seconds."""
-CURVED_FROM = 32
-"""Antennas from which paths are curved where nothing is said: at the nearest range that second order holds for, fewer
-antennas bend a wave by less than pi."""
+CURVED_FROM = 64
+"""Antennas from which paths are curved where nothing is said. The curvature is one more unknown: 32 antennas at 30 GHz
+and 10 to 50 m are 0.3 to 1.1 dB better off without it up to 15 dB, 128 are lost without it."""
 NEAREST = 0.57
 """Curvature at the Fresnel distance 0.62 sqrt(D^3 / wavelength) of a half-wavelength line: NEAREST (N - 1)^-1.5."""
 CURVATURE_STEP = 0.6
@@ -145,6 +145,10 @@ class LinePaths:
         # the comb starts at its lowest tone, not at the carrier: a phase that no modulus sees
         return torch.fft.ifft(spectrum, size, norm="forward"), delay
 
+    def middle(self) -> float:
+        """1 + f / f_c of the middle of the band."""
+        return float(self._axes(torch.zeros(()))[2].mean())
+
     def told(self, geometry: Tensor) -> Tensor:
         """The geometry with angles in [-1/2, 1/2) and delays in [0, what the tones can tell)."""
         psi, phi, delay = geometry.unbind(-1)
@@ -167,7 +171,7 @@ class LinePaths:
         return j, f, 1 + f / self.carrier_hz if self.carrier_hz is not None else torch.ones_like(f)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _atoms(model: LinePaths, dtype: torch.dtype, device: torch.device) -> Tensor:
     j, _, squint = model._axes(torch.zeros((), device=device))
     psi, phi, _ = model.grid().to(device).unbind(-1)

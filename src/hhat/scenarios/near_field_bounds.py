@@ -20,16 +20,16 @@ CHUNK_ENTRIES = 1 << 22
 """Path derivatives formed at a time (64 MB in complex128)."""
 
 
-def path_model(scene: NearField, local: bool = False) -> LinePaths:
+def path_model(scene: NearField, local: bool = False, curved: bool = True) -> LinePaths:
     """What `nomp` needs to know of the scenario: array, tones, carrier and the nearest range; no path of a draw.
 
-    local: the array is that of one unit, its antennas counted from 0.
+    local: the array is that of one unit, its antennas counted from 0. curved: False: as if in the far field.
     """
     nearest = LIGHT_M_PER_S / scene.carrier_hz / (8 * scene.min_range_m)
     tones = tuple(range(scene.num_subcarriers))
     spacing = scene.bandwidth_hz / scene.num_subcarriers
     num_ant = scene.num_unit_ant if local else scene.num_rx_ant
-    return LinePaths(num_ant, tones, spacing, scene.carrier_hz, max_curvature=nearest)
+    return LinePaths(num_ant, tones, spacing, scene.carrier_hz, curved, nearest)
 
 
 def geometry(paths: Paths) -> tuple[Float[Tensor, "n path 3"], Tensor]:
