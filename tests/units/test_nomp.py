@@ -387,13 +387,14 @@ def test_an_operator_per_item():
     torch.testing.assert_close(own.belief.mean, hhat.solve(method, obs).belief.mean, rtol=1e-4, atol=1e-5)
 
 
-def test_scale_and_phase():
+@pytest.mark.parametrize("size", [37.0, 1e-12, 1e12])
+def test_scale_and_phase(size):
     method, obs = owed()
-    c = torch.tensor(37.0 * complex(0.6, 0.8), dtype=torch.complex64)
+    c = torch.tensor(size * complex(0.6, 0.8), dtype=torch.complex64)
     plain = hhat.solve(method, obs)
-    other = hhat.solve(method, Observation(c * obs.y, obs.op, obs.noise_var * 37.0**2, obs.axes))
+    other = hhat.solve(method, Observation(c * obs.y, obs.op, obs.noise_var * size**2, obs.axes))
     torch.testing.assert_close(other.belief.mean / c, plain.belief.mean, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(other.belief.var / 37.0**2, plain.belief.var, rtol=1e-2, atol=1e-6)
+    torch.testing.assert_close(other.belief.var / size**2, plain.belief.var, rtol=1e-2, atol=1e-6)
 
 
 def test_a_bad_item_is_marked_and_leaves_the_others_alone():

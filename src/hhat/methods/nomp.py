@@ -37,8 +37,8 @@ class Nomp(Method):
             all thetas and gains by Levenberg-Marquardt on |y - op(h)|^2; kept if that lowers the criterion
       BIC  = 2 |r|^2 / s2 + (real unknowns) log(2 M),   M samples of y: 2.5 log(2 M) noise variances for 5 unknowns
 
-    model: `LinePaths` (or what has its methods): what a path looks like. None: what fits the channel's axes
-      (`line_paths`); `rls` where that is none, and info says so.
+    model: `LinePaths`, what a path looks like. None: what fits the channel's axes (`line_paths`); `rls` where that is
+      none, and info says so.
     max_paths: most paths; refine_steps: most Levenberg-Marquardt steps after each, fewer where they no longer pay.
     remainder: what the residual holds beyond noise, where it is more than chance (SIGNIFICANT), is taken for a white
       channel of that power and estimated as such; without, its variance alone is reported.
@@ -46,7 +46,7 @@ class Nomp(Method):
       item that takes all max_paths then ends with MAX_STEPS, since more may be left and its variance is too small.
     Variance: diag(J F^-1 J^H), F the Fisher information of all real unknowns, plus the remainder's. It covers noise and
     paths that were missed, in sum; not the choice of the number of paths, nor the tails of merged close paths.
-    complex128 inside: angles are sought to 1e-6 of a beam, and normal equations square their condition.
+    complex128 inside: normal equations square the condition, which close paths make large.
     info: paths (psi, phi, delay, gain (*batch, max_paths); gain 0: none), num_paths, residual_ratio (its energy over
     that of noise alone), remainder_var (power per entry that the remainder is taken to have).
     Source: Mamandipoor, Ramasamy & Madhow, IEEE TSP 64(19), 2016; departs in the joint second-order refinement (theirs
@@ -223,8 +223,10 @@ def coarse(task: Whitened, residual: Tensor) -> tuple[Tensor, Tensor]:
     depends on it.
     """
     model, batch = task.model, residual.shape[:-1]
-    back = task.op.adjoint((residual * task.weight).unflatten(-1, tuple(task.op.out_shape))).to(torch.complex64)
+    back = task.op.adjoint((residual * task.weight).unflatten(-1, tuple(task.op.out_shape)))
     back = back.reshape(-1, model.num_ant or 1, len(model.subcarriers or (0,)))
+    # squares of what is divided by small noise would leave single precision
+    back = (back / back.abs().amax((-2, -1), keepdim=True).clamp_min(1e-300)).to(torch.complex64)
     atoms, grid = model.atoms(back), model.grid().to(back.device)
     norms = _norms(task.op, model, back)
     norms = norms.expand(*batch, len(grid)).reshape(-1, len(grid), 1)
