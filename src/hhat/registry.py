@@ -44,6 +44,8 @@ METHODS = {
         "steering dictionaries whose grid points move by the evidence, around another method",
         "Hu, Shi, Zhou & Fu 2012",
     ),
+    "nomp": Entry("hhat.methods.nomp:Nomp", "a few paths without a grid, found and refined", "Mamandipoor et al. 2016"),
+    "hybrid": Entry("hhat.methods.hybrid:Hybrid", "paths first, a sparse estimate of what they leave", "hhat"),
     "sparse-tracking": Entry(
         "hhat.tracking.sparse:SparseTracking",
         "sparse channels from slot to slot: Markov support, Gauss-Markov values, learned on the way",

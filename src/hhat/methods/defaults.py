@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hhat import registry
-from hhat.methods.auto import Choice, basis_for
+from hhat.methods.auto import Auto, Choice, basis_for
 from hhat.methods.base import Method, axis_numbers
+from hhat.methods.nomp import Nomp
+from hhat.methods.nomp_paths import line_paths
 from hhat.methods.sbl import Sbl
 from hhat.priors.base import Prior
 from hhat.settings import typed
@@ -23,7 +25,7 @@ DEFAULT_PRIOR = {
     "sparse-tracking": "gauss",
 }
 """What a sparse method takes where no prior is named; lasso, omp and sbl use its basis alone."""
-FITTED = ("prior", "basis", "ndim")
+FITTED = ("prior", "basis", "ndim", "model", "paths", "rest")
 """Settings that are made here and cannot be given."""
 
 
@@ -73,6 +75,8 @@ def choice_for(
     if "subcarriers" in takes:
         mine.setdefault("subcarriers", tones)
     why = "asked for"
+    if "model" in takes or "paths" in takes:
+        mine |= _with_paths(takes, obs, about)
     if chosen is not None:
         axes = obs.axes or ("ant",) * len(obs.op.in_shape)
         basis, tied, words = basis_for(tuple(obs.op.in_shape), axes, tones)
@@ -86,6 +90,15 @@ def choice_for(
         told = [f"prior {chosen}"] if used else []
         why = "; ".join(["asked for", *told, *([words] if "basis" in theirs else [])])
     return Choice(registry.build("methods", name, _named(name, target, mine)), name, why)
+
+
+def _with_paths(takes: Mapping[str, Any], obs: Observation, about: About | None) -> dict[str, Any]:
+    """The path model that fits the axes, with the frequencies that the file tells, for `nomp` or the halves of
+    `hybrid`."""
+    model = line_paths(tuple(obs.op.in_shape), obs.axes, about)
+    if "model" in takes:
+        return {"model": model}
+    return {"paths": Nomp(model), "rest": Auto(subcarriers=None if about is None else about.subcarriers)}
 
 
 def _prior(name: str, target: Any, obs: Observation, settings: dict[str, Any]) -> Prior:
