@@ -102,7 +102,7 @@ def test_training_learns():
     with torch.no_grad():
         before = float(layer_losses(SBL_CNN.build(SBL_CNN.start(0), Gauss(basis=batch.basis)), batch)[-1])
         after = float(layer_losses(SBL_CNN.build(found.weights, Gauss(basis=batch.basis)), batch)[-1])
-    assert after < 0.8 * before
+    assert after < 0.9 * before
     assert found.curve[-1]["step"] == 60 and found.best_step in (20, 40, 60)
 
 
@@ -187,7 +187,7 @@ def test_the_verb_trains_on_a_scenario(quick, monkeypatch, tmp_path, capsys):
     [
         (["train", "no-such"], "unknown model 'no-such'; there are: sbl-cnn sbl-gnn"),
         (["train", "sbl-cnn", "--data", "no-such"], "neither a file nor a scenario"),
-        (["train", "sbl-cnn", "--profile", "slow"], "--profile: expected quick or full, got 'slow'"),
+        (["train", "sbl-cnn", "--profile", "slow"], "--profile: expected quick or shipped or full, got 'slow'"),
         (["train", "sbl-cnn", "--device", "tpu"], "no device 'tpu'"),
         (["train", "sbl-cnn", "-o", "README.md"], "is a file, expected a folder"),
     ],

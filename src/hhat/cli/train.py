@@ -34,7 +34,7 @@ HALF_LIMIT_DB = 0.05
 def train(
     model: Annotated[str, typer.Argument(help="`hhat list models`.")],
     data: Annotated[str, typer.Option("--data", help="A scenario, or a capture that carries truth.")] = "near-field",
-    profile: Annotated[str, typer.Option("--profile", help="quick (a minute or two) or full.")] = "quick",
+    profile: Annotated[str, typer.Option("--profile", help="quick (a minute or two), shipped or full.")] = "quick",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Weights, card and checkpoint; default: MODEL/.")
     ] = None,

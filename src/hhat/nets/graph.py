@@ -142,9 +142,9 @@ def sorted_mean(message: nn.ModuleList, u: Tensor, edge: Tensor, level: Tensor) 
     first = torch.searchsorted(b.detach().contiguous(), -a.detach(), right=True)
     free = ((count - first) * a + suffix.gather(-1, first)).movedim(1, -1).reshape(own.shape)
     plain = own[..., :, None, :] + other[..., None, :, :]
-    others = 1 - torch.eye(num_members, dtype=u.dtype, device=u.device)
-    tied = torch.relu(plain + edge[:, None, :, :, None] * weight) * others[..., None]
-    heard = free + (tied - torch.relu(plain)).sum(-2)
+    tied = torch.relu(plain + (edge[..., None] * weight)[:, None]) - torch.relu(plain)
+    myself = torch.relu(own + other + (edge.diagonal(dim1=-2, dim2=-1)[..., None] * weight)[:, None])
+    heard = free + tied.sum(-2) - myself
     return _last(message, heard, count)
 
 

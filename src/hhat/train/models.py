@@ -54,9 +54,17 @@ def _graph(attributes: str) -> dict[str, Any]:
 SBL_CNN = Model(
     "sbl-cnn",
     {"kind": "convolutional", "num_layers": 5, "width": 16},
-    {"quick": Recipe(300, batch=4), "full": Recipe(4000, batch=64)},
+    {
+        "quick": Recipe(300, batch=4),
+        "shipped": Recipe(2800, batch=8, check_every=100),
+        "full": Recipe(4000, batch=64, check_every=100),
+    },
 )
-SBL_GNN = Model("sbl-gnn", _graph("posterior"), {"quick": Recipe(80, batch=2), "full": Recipe(16000, batch=16)})
-SBL_GNN_PRINTED = Model(
-    "sbl-gnn-printed", _graph("printed"), {"quick": Recipe(80, batch=2), "full": Recipe(16000, batch=16)}
-)
+_GRAPH = {
+    "quick": Recipe(80, batch=2, check_every=20),
+    "shipped": Recipe(700, batch=2),
+    "full": Recipe(16000, batch=16, check_every=100),
+}
+"""full: as many samples as the paper's 50 epochs of 320 batches of 64"""
+SBL_GNN = Model("sbl-gnn", _graph("posterior"), _GRAPH)
+SBL_GNN_PRINTED = Model("sbl-gnn-printed", _graph("printed"), {**_GRAPH, "shipped": Recipe(350, batch=2)})
