@@ -192,6 +192,14 @@ def test_files_of_weights_are_read_back_and_wrong_ones_named(tmp_path):
         hhat.method("sbl-cnn", tied_axes=(-1,))
 
 
+@pytest.mark.parametrize("name", ["sbl-cnn", "sbl-gnn"])
+def test_a_single_axis_is_a_column_of_one_delay(name):
+    _, obs = grid(delays=1, dtype=torch.complex64)
+    line = Observation(obs.y[..., 0], obs.op.left, obs.noise_var)
+    plain = hhat.solve(hhat.method(name), obs).belief.mean[..., 0]
+    torch.testing.assert_close(hhat.solve(hhat.method(name), line).belief.mean, plain)
+
+
 def test_more_axes_than_two_are_a_batch_to_the_convolutions():
     gen = generator("three")
     y = complex_normal((2, 3, 8, 6), gen)

@@ -16,7 +16,7 @@ from hhat.methods.sbl import Sbl
 from hhat.methods.state import load_state, save_state
 from hhat.priors.base import Prior
 from hhat.priors.gauss import Gauss
-from hhat.priors.learned import Weights
+from hhat.priors.weights import Weights
 from hhat.random import generator
 from hhat.train.data import Batch, Data
 

@@ -11,7 +11,9 @@ from hhat.nets.conv import ConvStack
 from hhat.nets.graph import GraphStack
 from hhat.nets.start import start_weights
 from hhat.priors.base import Prior
-from hhat.priors.learned import NUM_FEATURES, Weights, graph_sizes, m_step_from
+from hhat.priors.conv_m_step import NUM_FEATURES
+from hhat.priors.learned import graph_sizes, m_step_from
+from hhat.priors.weights import Weights
 from hhat.random import generator
 from hhat.train.loop import Recipe
 
@@ -67,4 +69,4 @@ _GRAPH = {
 }
 """full: as many samples as the paper's 50 epochs of 320 batches of 64"""
 SBL_GNN = Model("sbl-gnn", _graph("posterior"), _GRAPH)
-SBL_GNN_PRINTED = Model("sbl-gnn-printed", _graph("printed"), {**_GRAPH, "shipped": Recipe(350, batch=2)})
+SBL_GNN_PRINTED = Model("sbl-gnn-printed", _graph("printed"), {**_GRAPH, "shipped": Recipe(200, batch=2)})
