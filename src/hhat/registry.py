@@ -94,6 +94,8 @@ M_STEPS = {
     "ising": Entry("hhat.priors.gamma_field:mrf", "MRF-SBL: Gamma precisions on an Ising field", "Tang et al. 2025"),
     "markov": Entry("hhat.priors.gamma_field:chained", "Gamma precisions along a Markov chain", "Tang et al. 2025"),
     "gamma-shape": Entry("hhat.priors.m_step:GammaShape", "Gamma(eps, 0) precisions", "Luo, Guo et al. 2021"),
+    "cnn": Entry("hhat.priors.learned:cnn", "trained: convolutions over angles and delays", "hhat"),
+    "gnn": Entry("hhat.priors.learned:gnn", "trained: a graph network", "Tang et al. 2025, corrected"),
 }
 OPERATORS = {
     name: Entry(f"hhat.ops:{name}", summary, "textbook")

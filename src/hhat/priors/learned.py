@@ -53,3 +53,13 @@ def learned_m_step(model: str, path: str | None = None) -> MStep:
     if found.card["model"].removesuffix("-printed") != model:
         raise ValueError(f"weights {path}: expected weights of {model}, got those of {found.card['model']}")
     return m_step_from(found.card["settings"], found.weights)
+
+
+def cnn(weights: str | None = None) -> MStep:
+    """The M-step of `sbl-cnn`; weights: a file, or those of the package."""
+    return learned_m_step("sbl-cnn", weights)
+
+
+def gnn(weights: str | None = None) -> MStep:
+    """The M-step of `sbl-gnn`; weights: a file, or those of the package."""
+    return learned_m_step("sbl-gnn", weights)
