@@ -39,6 +39,14 @@ METHODS = {
     "sbl": Entry(
         "hhat.methods.sbl:Sbl", "sparse Bayesian learning, variances tied over axes", "Tipping 2001; Wipf & Rao 2004"
     ),
+    "sbl-cnn": Entry(
+        "hhat.methods.unfolded:SblCnn",
+        "unfolded SBL, the M-step a convolutional network over angles and delays",
+        "hhat",
+    ),
+    "sbl-gnn": Entry(
+        "hhat.methods.unfolded:SblGnn", "unfolded SBL, the M-step a graph network", "Tang et al. 2025, corrected"
+    ),
     "off-grid": Entry(
         "hhat.methods.off_grid:OffGrid",
         "steering dictionaries whose grid points move by the evidence, around another method",
@@ -93,6 +101,8 @@ M_STEPS = {
     "ising": Entry("hhat.priors.gamma_field:mrf", "MRF-SBL: Gamma precisions on an Ising field", "Tang et al. 2025"),
     "markov": Entry("hhat.priors.gamma_field:chained", "Gamma precisions along a Markov chain", "Tang et al. 2025"),
     "gamma-shape": Entry("hhat.priors.m_step:GammaShape", "Gamma(eps, 0) precisions", "Luo, Guo et al. 2021"),
+    "cnn": Entry("hhat.priors.learned:cnn", "trained: convolutions over angles and delays", "hhat"),
+    "gnn": Entry("hhat.priors.learned:gnn", "trained: a graph network", "Tang et al. 2025, corrected"),
 }
 OPERATORS = {
     name: Entry(f"hhat.ops:{name}", summary, "textbook")
@@ -256,6 +266,17 @@ EXPERIMENTS = {
         "Xu & Liu 2026",
     ),
 }
+MODELS = {
+    "sbl-cnn": Entry("hhat.train.models:SBL_CNN", "convolutional M-step of method sbl-cnn", "hhat"),
+    "sbl-gnn": Entry(
+        "hhat.train.models:SBL_GNN",
+        "graph M-step of method sbl-gnn, posterior attributes",
+        "Tang et al. 2025, corrected",
+    ),
+    "sbl-gnn-printed": Entry(
+        "hhat.train.models:SBL_GNN_PRINTED", "the same with the printed attributes (32)", "Tang et al. 2025, corrected"
+    ),
+}
 FORMATS = {
     "hhat.capture/1": Entry("hhat.io.capture:read", "HDF5, the project's own schema (.h5)", "docs/conventions.md"),
     "npz": Entry("hhat.io.arrays:opened_npz", "NumPy archive, never unpickled (.npz)", "NumPy"),
@@ -271,7 +292,7 @@ KINDS = {
     "impairments": IMPAIRMENTS,
     "scenarios": SCENARIOS,
     "experiments": EXPERIMENTS,
-    "models": {},
+    "models": MODELS,
     "formats": FORMATS,
 }
 

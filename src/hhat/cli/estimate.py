@@ -48,6 +48,9 @@ def estimate(
             "--prior", help="`hhat list priors`; by default what fits the axes. covariance: --set samples=FILE"
         ),
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="For a learned method: a file that `hhat train` wrote.")
+    ] = None,
     settings: Settings = [],  # noqa: B006 - the parser takes its default from here and never changes it
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Write the capture with estimate/mean, var, status (.h5).")
@@ -71,7 +74,8 @@ def estimate(
     from hhat.settings import pairs
 
     wanted = parse_score(score)
-    task = Task(file, method, prior, _settings(pairs(settings)), seed, prepare(device, threads), max_bytes)
+    given = _settings(pairs(settings)) | ({} if weights is None else {"weights": str(weights)})
+    task = Task(file, method, prior, given, seed, prepare(device, threads), max_bytes)
     with io.opened(file, max_bytes) as contents:
         layout = layout_of(contents)
         repeated = "y_repeat" in contents.fields

@@ -20,6 +20,8 @@ DEFAULT_PRIOR = {
     "gamp": "pattern-coupled",
     "oamp": "pattern-coupled",
     "sbl": "gauss",
+    "sbl-cnn": "gauss",
+    "sbl-gnn": "gauss",
     "uamp": "pattern-coupled",
     "off-grid": "gauss",
     "sparse-tracking": "gauss",
@@ -85,7 +87,7 @@ def choice_for(
             defaults |= {"learnable": True, "tied_axes": tied or None}
         rest = {key: value for key, value in given.items() if key not in takes}
         mine["prior"] = _prior(chosen, prior_target, obs, defaults | rest)
-        if isinstance(target, type) and issubclass(target, Sbl):
+        if target is Sbl:
             mine.setdefault("tied_axes", tied)
         told = [f"prior {chosen}"] if used else []
         why = "; ".join(["asked for", *told, *([words] if "basis" in theirs else [])])

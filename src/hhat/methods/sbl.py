@@ -22,7 +22,7 @@ from hhat.methods.base import (
 from hhat.ops.linalg import squared
 from hhat.ops.posterior import posterior
 from hhat.priors.base import Prior, per_item
-from hhat.priors.m_step import SMALLEST, Em, Moments, MStep, PatternCoupling
+from hhat.priors.m_step import SMALLEST, Em, Moments, MStep, PatternCoupling, Sight
 from hhat.types import Estimate, Gaussian, Observation, State
 
 STEPS_TIED = 100
@@ -35,7 +35,8 @@ class Sbl(Method):
 
       E: (mu, Sigma) = exact posterior under v        M: v <- m_step(|mu|^2, diag Sigma), means over tied axes
 
-    m_step: `Em`, `MacKay`, `PatternCoupling` (PC-SBL), `mrf()` (MRF-SBL) or any `MStep`. None: `Em` where variances
+    m_step: `Em`, `MacKay`, `PatternCoupling` (PC-SBL), `mrf()` (MRF-SBL) or any `MStep`; with a learned one the steps
+    are the layers of an unfolded network (`sbl-cnn`, `sbl-gnn`). None: `Em` where variances
     are tied, where it is the maximum of the evidence; else `PatternCoupling`, which one observation overfits least.
     tied_axes: names of channel axes (`Observation.axes`) or negative numbers: coefficients that share one variance
     ("rx_ant": all antennas see the same delays). prior: only its basis is used.
@@ -73,15 +74,23 @@ class Sbl(Method):
         return {"v": v, "unit": unit, "change": v.new_ones(obs.batch_shape), **memory, **start_noise(obs)}
 
     def step(self, state: State, obs: Observation) -> State:
+        return self.maximise(state, obs, self.expect(state, obs))
+
+    def expect(self, state: State, obs: Observation) -> Gaussian:
+        """The E-step alone: the posterior of the coefficients. Training looks at it between the steps."""
+        return posterior(problem(obs, self.prior).op, obs.y, self.factor(state, obs), noise_of(state, obs)).belief
+
+    def maximise(self, state: State, obs: Observation, x: Gaussian) -> State:
+        """The M-step alone, from the posterior that `expect` gave for this state."""
         task = problem(obs, self.prior)
         v, noise = state["v"], noise_of(state, obs)
-        x = posterior(task.op, obs.y, self.factor(state, obs), noise).belief
         axes = self._tied(obs, task)
         energy, var = squared(x.mean), x.var.expand(x.mean.shape)
         if axes:
             energy, var = energy.mean(axes, keepdim=True), var.mean(axes, keepdim=True)
         memory = {name[7:]: value for name, value in state.items() if name.startswith("m_step.")}
-        fresh, memory = self._rule()(Moments(energy, var, v, state["unit"], task.num_event), memory)
+        sight = Sight(task.op, obs.y, noise, gain(task.op, obs.y))
+        fresh, memory = self._rule()(Moments(energy, var, v, state["unit"], task.num_event, sight), memory)
         fresh = torch.maximum(fresh, SMALLEST * state["unit"])
         new: State = {**state, "v": fresh, "change": relative_change(fresh, v, task.num_event)}
         new |= {f"m_step.{name}": value for name, value in memory.items()}

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from hhat.ops.base import LinearOp
+from hhat.ops.elementary import Identity
 from hhat.ops.linalg import squared
 from hhat.priors.base import Prior
 from hhat.priors.gamma_field import chained, chained_as_printed, mrf
 from hhat.priors.gauss import Gauss
-from hhat.priors.m_step import SMALLEST, Em, GammaShape, Memory, Moments, MStep, PatternCoupling
+from hhat.priors.m_step import SMALLEST, Em, GammaShape, Memory, Moments, MStep, PatternCoupling, Sight
 from hhat.types import Gaussian, Shape
 
 
@@ -74,7 +75,8 @@ class Hierarchical(Prior):
         x = self.denoise(r)
         unit = squared(r.mean).mean(self.event_axes(), keepdim=True)
         unit = torch.where(unit == 0, 1.0, unit)
-        now = Moments(squared(x.mean), x.var, self.var, unit, self.ndim)
+        seen = Sight(Identity(tuple(r.mean.shape[-self.ndim :])), r.mean, r.var, 1.0)
+        now = Moments(squared(x.mean), x.var, self.var, unit, self.ndim, seen)
         v, memory = self.m_step(now, self.memory)
         return replace(self, var=torch.maximum(v, SMALLEST * unit), memory=memory)
 

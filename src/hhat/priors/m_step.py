@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hhat.ops.base import LinearOp
+from hhat.ops.linalg import per_axis, squared
+
 Memory = dict[str, Tensor]
 """What an M-step keeps from call to call; batch axes lead."""
 SMALLEST = 1e-8
@@ -16,11 +19,34 @@ LEAST_KNOWN = 1e-3
 """MacKay: share of a coefficient that the data are taken to determine, at least."""
 
 
+class Sight(NamedTuple):
+    """What the posterior was made from, y = op(x) + CN(0, noise_var), for M-steps that look at it.
+
+    noise_var broadcasts to y; gain: power of y per unit of coefficient power, a number or (*batch, 1, ..).
+    """
+
+    op: LinearOp
+    y: Tensor
+    noise_var: Tensor
+    gain: Tensor | float
+
+    def matched(self) -> Tensor:
+        """|A^H y|^2 / gain^2, (*batch, *event): on the scale of coefficient powers."""
+        return squared(self.op.adjoint(self.y)) / self.gain**2
+
+    def noise(self) -> Tensor:
+        """Mean noise variance / gain, (*batch, 1, ..): on the scale of coefficient powers."""
+        count = len(self.op.out_shape)
+        level = per_axis(self.noise_var, count, self.op.out_shape).flatten(-count).mean(-1)
+        return level.reshape(*level.shape, *(1,) * len(self.op.in_shape)) / self.gain
+
+
 class Moments(NamedTuple):
     """What an M-step sees: real tensors that broadcast to (*batch, *event).
 
     energy: |posterior mean|^2     var: posterior variance     prior_var: the v it was computed with
     unit:   power per coefficient, noise included, (*batch, 1, ..): what hyperparameters are relative to
+    sight:  the observation behind the posterior; learned M-steps look at it
     """
 
     energy: Tensor
@@ -28,6 +54,7 @@ class Moments(NamedTuple):
     prior_var: Tensor
     unit: Tensor
     num_event: int
+    sight: Sight | None = None
 
 
 class MStep(abc.ABC):

@@ -1,0 +1,1 @@
+"""Bare torch modules: real tensors in, real tensors out. What the numbers mean is said where they are used."""

@@ -1,0 +1,127 @@
+"""What networks are trained on: channels with fresh noise, from a scenario or from the truth of a capture."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from hhat.methods.auto import basis_for
+from hhat.ops import Fourier, Kron, LinearOp
+from hhat.random import complex_normal, generator
+from hhat.scenarios.near_field import NearField
+from hhat.types import Observation, Slot
+
+TEST_BLOCKS, TEST_BLOCK = 24, 8
+"""A card's numbers rest on as many draws (each with combiners of its own) of as many channels"""
+HELD_OUT = 5
+"""Every fifth snapshot of a capture is for validation alone"""
+
+
+class Batch(NamedTuple):
+    """h (*batch, *event), what is seen of it, and the basis of its coefficients."""
+
+    h: Tensor
+    obs: Observation
+    basis: LinearOp
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The batch on another device; draws are made on the CPU."""
+        if self.h.device == torch.device(device):
+            return self
+        return Batch(self.h.to(device), self.obs.to(device), self.basis.to(device))
+
+
+@runtime_checkable
+class Data(Protocol):
+    """Channels to train on. Pure: the same generator gives the same batch.
+
+    snr_db: limits between which the SNR of each channel is uniform; held_out: channels that training never sees
+    """
+
+    def draw(self, n: int, snr_db: tuple[float, float], gen: torch.Generator, held_out: bool = False) -> Batch: ...
+
+    def test(self, snr_db: float, seed: int) -> Iterator[Batch]:
+        """Channels for a card's number at one SNR, the same at every SNR, drawn apart from all others."""
+        ...
+
+
+@dataclass(frozen=True)
+class UnitsData:
+    """The units of a near-field array, each a problem of its own, with the combiner drawn anew for every batch.
+
+    Every second batch counts its angles the other way round, so that a network does not depend on the direction of the
+    array or the sign of its DFT.
+    """
+
+    scene: NearField
+
+    def draw(self, n: int, snr_db: tuple[float, float], gen: torch.Generator, held_out: bool = False) -> Batch:
+        slot = self.scene.draw(n, gen)
+        obs = with_noise(slot.truth.h, slot.obs, snr_db, gen)
+        local = self.scene.local(Slot(slot.truth, obs, slot.about))
+        angles = Fourier(self.scene.num_unit_ant)
+        turned = bool(torch.randint(0, 2, (), generator=gen))
+        basis = Kron(angles if turned else angles.H, Fourier(self.scene.num_subcarriers))
+        return Batch(local.truth.h, local.obs, basis)
+
+    def test(self, snr_db: float, seed: int) -> Iterator[Batch]:
+        for block in range(TEST_BLOCKS):
+            yield self.draw(TEST_BLOCK, (snr_db, snr_db), generator("train", "test", seed, block))
+
+
+@dataclass(frozen=True, eq=False)
+class CaptureData:
+    """The true channels of a capture through its own pilots, in the basis that fits its axes, with fresh noise.
+
+    Raises ValueError for a capture without truth or with fewer snapshots than HELD_OUT.
+    """
+
+    slot: Slot
+    name: str = "capture"
+
+    def __post_init__(self):
+        if self.slot.truth is None:
+            raise ValueError(f"{self.name}: truth/h: missing; training needs known channels")
+        count = self._channels().shape[0]
+        if count < HELD_OUT:
+            raise ValueError(f"{self.name}: truth/h: expected at least {HELD_OUT} snapshots, got {count}")
+        if self.slot.obs.op.batch_shape:
+            raise ValueError(f"{self.name}: expected the same pilots for all snapshots, got operators that differ")
+
+    def _channels(self) -> Tensor:
+        h = self.slot.truth.h
+        return h.reshape(-1, *h.shape[h.ndim - len(self.slot.obs.op.in_shape) :])
+
+    def draw(self, n: int, snr_db: tuple[float, float], gen: torch.Generator, held_out: bool = False) -> Batch:
+        some = self._some(held_out)
+        return self._seen(some[torch.randint(0, len(some), (n,), generator=gen)], snr_db, gen)
+
+    def test(self, snr_db: float, seed: int) -> Iterator[Batch]:
+        for block, h in enumerate(self._some(True)[: TEST_BLOCKS * TEST_BLOCK].split(TEST_BLOCK)):
+            yield self._seen(h, (snr_db, snr_db), generator("train", "test", seed, block))
+
+    def _some(self, held_out: bool) -> Tensor:
+        h = self._channels()
+        return h[(torch.arange(len(h)) % HELD_OUT == HELD_OUT - 1) == held_out]
+
+    def _seen(self, h: Tensor, snr_db: tuple[float, float], gen: torch.Generator) -> Batch:
+        obs = with_noise(h, self.slot.obs, snr_db, gen)
+        shape = tuple(obs.op.in_shape)
+        basis = basis_for(shape, obs.axes or ("ant",) * len(shape), self.slot.about.subcarriers)[0]
+        if basis is None:
+            raise ValueError(f"{self.name}: axes {obs.axes} of sizes {shape}: too few entries for angles or delays")
+        return Batch(h, obs, basis)
+
+
+def with_noise(h: Tensor, obs: Observation, snr_db: tuple[float, float], gen: torch.Generator) -> Observation:
+    """h (n, *event) through the operator of `obs`, with white noise: energy of A h over that of the noise (expected),
+    uniform in dB between the limits, item by item."""
+    clean = obs.op.apply(h)
+    event = tuple(range(1, clean.ndim))
+    low, high = snr_db
+    snr = low + (high - low) * torch.rand((len(h), *(1,) * len(event)), generator=gen)
+    noise_var = clean.abs().square().mean(event, keepdim=True) * 10 ** (-snr / 10)
+    noise = complex_normal(tuple(clean.shape), gen, clean.dtype, noise_var)
+    return Observation(clean + noise, obs.op, noise_var, obs.axes)

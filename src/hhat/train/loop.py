@@ -1,0 +1,222 @@
+"""`train`: unfolded methods by gradient descent through their E-steps; resumable, the same bits by seed."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hhat.methods.base import problem
+from hhat.methods.sbl import Sbl
+from hhat.methods.state import load_state, save_state
+from hhat.priors.base import Prior
+from hhat.priors.gauss import Gauss
+from hhat.priors.weights import Weights
+from hhat.random import generator
+from hhat.train.data import Batch, Data
+
+CHECKPOINT = "checkpoint.safetensors"
+CLIP = 1.0
+"""Largest norm of a gradient"""
+EARLIER = 0.2
+"""Weight of the mean loss of the earlier layers beside that of the last"""
+WARM_UP = 20
+"""Steps in which the rate rises to its value"""
+Build = Callable[[Weights, Prior], Sbl]
+"""The method with these weights, on the basis of this prior"""
+Progress = Callable[[int, float | None], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and on what: Adam, the rate falling as a cosine to 0.
+
+    steps of `batch` channels (of which a scenario may make several problems each); rate: of Adam
+    snr_db: of every channel uniform between these; seed: of weights and data
+    check_every: steps between validations on `held_out` channels, where a checkpoint is written
+    """
+
+    steps: int
+    batch: int = 8
+    rate: float = 2e-3
+    snr_db: tuple[float, float] = (0.0, 15.0)
+    seed: int = 0
+    check_every: int = 50
+    held_out: int = 24
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "check_every", "held_out"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train: {name}: expected at least 1, got {getattr(self, name)}")
+        if not (self.rate > 0 and math.isfinite(self.rate)):
+            raise ValueError(f"train: rate: expected a number > 0, got {self.rate}")
+        if not self.snr_db[0] <= self.snr_db[1]:
+            raise ValueError(f"train: snr_db: expected low, high, got {self.snr_db}")
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """weights: those of the best validation; curve: {step, train_db, valid_db} at every check; seconds: of CPU."""
+
+    weights: Weights
+    curve: list[dict[str, Any]]
+    seconds: float
+    best_step: int
+
+
+@dataclass
+class _Run:
+    """What a checkpoint holds."""
+
+    step: int
+    weights: Weights
+    first: Weights
+    second: Weights
+    best: Weights
+    best_db: float = 1e9
+    best_step: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    recent: float = 0.0
+
+
+def train(
+    build: Build,
+    start: Weights,
+    data: Data,
+    recipe: Recipe,
+    folder: Path | None = None,
+    label: str = "",
+    progress: Progress | None = None,
+    device: torch.device | str = "cpu",
+) -> Trained:
+    """Minimise  E[ |h_T - h|^2/|h|^2 + EARLIER mean_t |h_t - h|^2/|h|^2 ],  h_t the estimate after layer t < T.
+
+    folder: where a checkpoint lies; a run that was killed goes on from its last one and ends with the same bits (one
+    thread, one kind of machine): the batch of a step depends on the seed and the step's number alone.
+    label: what is trained; a checkpoint of another label or recipe is refused (ValueError).
+    progress: called with the step and the validation in dB after each check.
+    """
+    path = None if folder is None else folder / CHECKPOINT
+    mark = json.dumps({"label": label, **asdict(recipe)}, sort_keys=True)
+    run = _fresh(start) if path is None or not path.is_file() else _load(path, mark)
+    for part in PARTS:
+        setattr(run, part, {name: value.to(device) for name, value in getattr(run, part).items()})
+    gen = generator("train", "held out", recipe.seed)
+    held_out = data.draw(recipe.held_out, recipe.snr_db, gen, held_out=True).to(device)
+    began = time.process_time() - run.seconds
+    while run.step < recipe.steps:
+        batch = data.draw(recipe.batch, recipe.snr_db, generator("train", "batch", recipe.seed, run.step)).to(device)
+        loss, last, gradient = _gradient(build, run.weights, batch)
+        if math.isfinite(loss):
+            _adam(run, gradient, _rate(recipe, run.step))
+        run.step += 1
+        run.recent += last
+        if run.step % recipe.check_every and run.step < recipe.steps:
+            continue
+        _check(run, build, held_out, recipe)
+        run.seconds = time.process_time() - began
+        if path is not None:
+            _save(path, run, mark)
+        if progress is not None:
+            progress(run.step, run.curve[-1]["valid_db"])
+    return Trained({name: value.cpu() for name, value in run.best.items()}, run.curve, run.seconds, run.best_step)
+
+
+def layer_losses(method: Sbl, batch: Batch) -> list[Tensor]:
+    """|h_t - h|^2 / |h|^2, mean over the batch, of the estimate after each layer."""
+    obs = batch.obs
+    chosen, _ = method.resolve(obs)
+    assert isinstance(chosen, Sbl) and chosen.max_steps is not None
+    task = problem(obs, chosen.prior)
+    event = task.event()
+    energy = batch.h.abs().square().sum(event)
+    state, losses = chosen.init(obs, generator("train")), []
+    for _ in range(chosen.max_steps):
+        state = chosen.maximise(state, obs, chosen.expect(state, obs))
+        error = task.channel(chosen.expect(state, obs).mean) - batch.h
+        losses.append((torch.view_as_real(error).square().sum(-1).sum(event) / energy).mean())
+    return losses
+
+
+def _gradient(build: Build, weights: Weights, batch: Batch) -> tuple[float, float, Weights]:
+    """The loss, that of the last layer alone, and the clipped gradient."""
+    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    losses = layer_losses(build(leaves, Gauss(basis=batch.basis)), batch)
+    total = losses[-1]
+    if len(losses) > 1:
+        total = total + EARLIER * torch.stack(losses[:-1]).mean()
+    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    gradient = {n: torch.zeros_like(v) if g is None else g for (n, v), g in zip(leaves.items(), found, strict=True)}
+    norm = torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt()
+    scale = (CLIP / norm.clamp_min(CLIP)).item() if bool(torch.isfinite(norm)) else math.nan
+    return (
+        float(total.detach()) * (scale / scale),
+        float(losses[-1].detach()),
+        {n: g * scale for n, g in gradient.items()},
+    )
+
+
+def _adam(run: _Run, gradient: Weights, rate: float) -> None:
+    """One step of Adam. Source: Kingma & Ba, ICLR 2015, algorithm 1 with its defaults."""
+    keep, keep_square, tiny = 0.9, 0.999, 1e-8
+    count = run.step + 1
+    for name, g in gradient.items():
+        run.first[name] = keep * run.first[name] + (1 - keep) * g
+        run.second[name] = keep_square * run.second[name] + (1 - keep_square) * g.square()
+        size = (run.second[name] / (1 - keep_square**count)).sqrt() + tiny
+        run.weights[name] = run.weights[name] - rate * run.first[name] / (1 - keep**count) / size
+
+
+def _rate(recipe: Recipe, step: int) -> float:
+    falling = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    return recipe.rate * falling * min(1.0, (step + 1) / WARM_UP)
+
+
+def _check(run: _Run, build: Build, held_out: Batch, recipe: Recipe) -> None:
+    since = run.step - (run.curve[-1]["step"] if run.curve else 0)
+    with torch.no_grad():
+        valid = float(layer_losses(build(run.weights, Gauss(basis=held_out.basis)), held_out)[-1])
+    row = {"step": run.step, "train_db": _db(run.recent / since), "valid_db": _db(valid)}
+    run.curve.append(row)
+    run.recent = 0.0
+    if row["valid_db"] is not None and row["valid_db"] < run.best_db:
+        run.best_db, run.best_step, run.best = row["valid_db"], run.step, dict(run.weights)
+
+
+def _db(ratio: float) -> float | None:
+    """None where the numbers failed: JSON has no infinity."""
+    return round(10 * math.log10(ratio), 4) if ratio > 0 and math.isfinite(ratio) else None
+
+
+def _fresh(start: Weights) -> _Run:
+    zero = {name: torch.zeros_like(value) for name, value in start.items()}
+    return _Run(0, dict(start), zero, dict(zero), dict(start))
+
+
+PARTS = ("weights", "first", "second", "best")
+
+
+def _save(path: Path, run: _Run, mark: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{part}/{name}": value for part in PARTS for name, value in getattr(run, part).items()}
+    numbers = {n: getattr(run, n) for n in ("step", "best_db", "best_step", "seconds", "recent")}
+    save_state(path, {**tensors, **numbers, "curve": json.dumps(run.curve), "mark": mark})
+
+
+def _load(path: Path, mark: str) -> _Run:
+    state = load_state(path)
+    if state.get("mark") != mark:
+        raise ValueError(f"{path}: a checkpoint of another model, recipe or data; train into another folder")
+    parts = {part: {} for part in PARTS}
+    for name, value in state.items():
+        part, _, rest = name.partition("/")
+        if rest:
+            parts[part][rest] = value
+    numbers = {n: state[n] for n in ("step", "best_db", "best_step", "seconds", "recent")}
+    return _Run(**parts, **numbers, curve=json.loads(state["curve"]))
