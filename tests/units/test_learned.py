@@ -152,7 +152,7 @@ def measured(method, batches):
     return mean_interval_db(torch.cat(ratios))
 
 
-@pytest.mark.parametrize("name", ["sbl-cnn", "sbl-gnn"])
+@pytest.mark.parametrize("name", ["sbl-cnn", pytest.param("sbl-gnn", marks=pytest.mark.slow)])
 def test_what_ships_is_what_its_card_measured(name):
     """192 channels of the card's own draws at 10 dB."""
     card = shipped(name).card
