@@ -17,6 +17,7 @@ DEFAULT_PRIOR = {
     "omp": "gauss",
     "gamp": "pattern-coupled",
     "oamp": "pattern-coupled",
+    "oamp-decentralised": "pattern-coupled",
     "sbl": "gauss",
     "uamp": "pattern-coupled",
     "off-grid": "gauss",
