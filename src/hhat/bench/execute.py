@@ -6,21 +6,19 @@ again on a new one, and given up after MAX_TRIES deaths.
 
 import abc
 import contextlib
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from functools import partial
+from multiprocessing.connection import wait
 
 import cloudpickle
-import torch
 
 from hhat.bench.experiment import Experiment
 from hhat.bench.worker import Failed, Outcome, Task, Worker
+from hhat.decentralized.child import Child
 
 MAX_TRIES = 3
 """Deaths of workers over one cell before it is given up: more is a cell that kills, not an accident"""
-STOP_S = 5.0
 
 Take = Callable[[int], Task | None]
 """lane -> its next task, or None where there is nothing to hand out now"""
@@ -99,8 +97,7 @@ class Processes(Remote):
         if size < 1:
             raise ValueError(f"workers: expected at least 1, got {size}")
         self.size = size
-        self._pipes: list[Connection] = []
-        self._processes: list[Any] = []
+        self._children: list[Child] = []
         self._payload = b""
 
     @contextlib.contextmanager
@@ -108,70 +105,40 @@ class Processes(Remote):
         self._payload = payload
         try:
             for _ in range(self.size):
-                self._processes.append(None)
-                self._pipes.append(self._start(len(self._processes) - 1))
+                self._children.append(self._start())
             yield
         finally:
-            for lane in range(len(self._pipes)):
-                self._stop(lane)
-            self._pipes.clear()
-            self._processes.clear()
+            for child in self._children:
+                child.stop()
+            self._children.clear()
 
     def send(self, lane: int, task: Task) -> None:
         with contextlib.suppress(OSError):  # dead: `ended` finds its pipe at its end
-            self._pipes[lane].send(task)
+            self._children[lane].send(task)
 
     def ended(self, busy: Sequence[int]) -> list[tuple[int, Outcome | str]]:
-        pipes = {self._pipes[lane]: lane for lane in busy}
+        pipes = {self._children[lane].pipe: lane for lane in busy}
         found: list[tuple[int, Outcome | str]] = []
         for pipe in wait(list(pipes)):
             lane = pipes[pipe]  # type: ignore[index]
             try:
-                answer = cloudpickle.loads(self._pipes[lane].recv_bytes())
+                answer = self._children[lane].receive()
             except (EOFError, OSError):
-                self._processes[lane].join(STOP_S)
-                answer = f"exit code {self._processes[lane].exitcode}"
-            if isinstance(answer, Exception):
+                answer = self._children[lane].death()
+            if isinstance(answer, Exception):  # raised here, as it would be in a serial run
                 raise answer
             found.append((lane, answer))
         return found
 
     def revive(self, lane: int) -> None:
-        self._stop(lane)
-        self._pipes[lane] = self._start(lane)
+        self._children[lane].stop()
+        self._children[lane] = self._start()
 
-    def _start(self, lane: int) -> Connection:
-        # spawned, not forked: a fork would copy torch's threads in whatever state they are
-        context = multiprocessing.get_context("spawn")
-        mine, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._payload), daemon=True)
-        process.start()
-        theirs.close()
-        self._processes[lane] = process
-        return mine
-
-    def _stop(self, lane: int) -> None:
-        self._pipes[lane].close()
-        process = self._processes[lane]
-        process.terminate()
-        process.join(STOP_S)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        process.close()
+    def _start(self) -> Child:
+        return Child(cloudpickle.dumps(partial(_attempts, self._payload)))
 
 
-def _serve(pipe: Connection, payload: bytes) -> None:
-    """The worker process: tasks in, outcomes out, until the pipe ends, as it does when its parent is killed."""
-    torch.set_num_threads(1)
+def _attempts(payload: bytes) -> Callable[[Task], Outcome]:
+    """What a worker process does with the tasks it is sent."""
     experiment, device = cloudpickle.loads(payload)
-    worker = Worker(experiment, device)
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
-        while True:
-            task = pipe.recv()
-            try:
-                answer = worker.attempt(task)
-            except Exception as broken:  # handed over and raised there, as it would be in a serial run
-                answer = broken
-            # as bytes: the pipe's own way shares a tensor's memory, which is lost with the worker
-            pipe.send_bytes(cloudpickle.dumps(answer))
+    return Worker(experiment, device).attempt
