@@ -59,6 +59,14 @@ METHODS = {
         "sparse channels from slot to slot: Markov support, Gauss-Markov values, learned on the way",
         "Ziniel & Schniter 2013",
     ),
+    "decentralised": Entry(
+        "hhat.decentralized.method:Decentralised",
+        "units estimate their antennas, a centre fuses and refines",
+        "Tang et al. 2025, algorithms 1-2",
+    ),
+    "oamp-decentralised": Entry(
+        "hhat.decentralized.oamp:DecentralisedOamp", "OAMP whose linear step runs at the units, in rounds", "hhat"
+    ),
     "auto": Entry("hhat.methods.auto:Auto", "picks prior and solver by what the observation holds", "hhat"),
 }
 PRIORS = {

@@ -24,6 +24,7 @@ class Status(enum.IntEnum):
     MAX_STEPS = 2
     NONFINITE = 3
     WARMING_UP = 4
+    DEGRADED = 5
 
     @property
     def text(self) -> str:
@@ -36,6 +37,7 @@ _STATUS_TEXT = {
     Status.MAX_STEPS: "the tolerance was not reached; raise max_steps or tol, or check the noise variance",
     Status.NONFINITE: "the input or the iteration was not finite; the estimate is the last finite one",
     Status.WARMING_UP: "more slots are needed before the first estimate; its variance is infinite",
+    Status.DEGRADED: "units were lost: their antennas are extrapolated at best; info['lost_why'] says which to repair",
 }
 
 

@@ -18,6 +18,7 @@ SETTINGS = {
     "lmmse": {"prior": Gauss(1.3)},
     "gamp": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
     "oamp": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
+    "oamp-decentralised": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
 }
 ATOMS = {"omp": 20, "polar-somp": 10}
 """All there are in the problem where all is seen: (2, 10) coefficients, 10 where the antennas of one end share them."""
@@ -191,7 +192,8 @@ def test_unknowns_that_are_not_seen(name):
     assert Status.NONFINITE not in est.status.tolist() and torch.isfinite(est.belief.mean).all()
     assert est.belief.mean[..., 6:].abs().max() < 1e-3
     # these average variances over what the operator mixes: right in sum only
-    if name not in ("oamp", "uamp", "auto", "hybrid", "sparse-tracking"):
+    averaging = ("oamp", "uamp", "auto", "hybrid", "sparse-tracking", "decentralised", "oamp-decentralised")
+    if name not in averaging:
         assert (est.belief.var.expand(h.shape)[..., 6:] > 0.1).all()
 
 

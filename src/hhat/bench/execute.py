@@ -6,27 +6,19 @@ again on a new one, and given up after MAX_TRIES deaths.
 
 import abc
 import contextlib
-import ctypes
-import multiprocessing
-import signal
-import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from functools import partial
+from multiprocessing.connection import wait
 
 import cloudpickle
-import torch
 
 from hhat.bench.experiment import Experiment
 from hhat.bench.worker import Failed, Outcome, Task, Worker
+from hhat.decentralized.child import Child
 
 MAX_TRIES = 3
 """Deaths of workers over one cell before it is given up: more is a cell that kills, not an accident"""
-STOP_S = 5.0
-PR_SET_PDEATHSIG = 1
-"""linux/prctl.h"""
 
 Take = Callable[[int], Task | None]
 """lane -> its next task, or None where there is nothing to hand out now"""
@@ -108,118 +100,51 @@ class Processes(Remote):
         if size < 1:
             raise ValueError(f"workers: expected at least 1, got {size}")
         self.size = size
-        self._pipes: list[Connection] = []
-        self._processes: list[Any] = []
+        self._children: list[Child] = []
         self._payload = b""
 
     @contextlib.contextmanager
     def started(self, payload: bytes) -> Iterator[None]:
         self._payload = payload
         try:
-            for lane in range(self.size):
-                self._processes.append(None)
-                self._pipes.append(self._start(lane))
-            for lane in range(self.size):
-                self._ready(lane)
+            for _ in range(self.size):
+                self._children.append(self._start())
+            for child in self._children:
+                child.ready()
             yield
         finally:
-            for lane in range(len(self._pipes)):
-                self._stop(lane)
-            self._pipes.clear()
-            self._processes.clear()
+            for child in self._children:
+                child.stop()
+            self._children.clear()
 
     def send(self, lane: int, task: Task) -> None:
         with contextlib.suppress(OSError):  # dead: `ended` finds its pipe at its end
-            self._pipes[lane].send(task)
+            self._children[lane].send(task)
 
     def ended(self, busy: Sequence[int]) -> list[tuple[int, Outcome | str]]:
-        pipes = {self._pipes[lane]: lane for lane in busy}
+        pipes = {self._children[lane].pipe: lane for lane in busy}
         found: list[tuple[int, Outcome | str]] = []
         for pipe in wait(list(pipes)):
             lane = pipes[pipe]  # type: ignore[index]
             try:
-                answer = cloudpickle.loads(self._pipes[lane].recv_bytes())
+                answer = self._children[lane].receive()
             except (EOFError, OSError):
-                self._processes[lane].join(STOP_S)
-                answer = f"exit code {self._processes[lane].exitcode}"
-            if isinstance(answer, Exception):
+                answer = self._children[lane].death()
+            if isinstance(answer, Exception):  # raised here, as it would be in a serial run
                 raise answer
             found.append((lane, answer))
         return found
 
     def revive(self, lane: int) -> None:
-        self._stop(lane)
-        self._pipes[lane] = self._start(lane)
-        self._ready(lane)
+        self._children[lane].stop()
+        self._children[lane] = self._start()
+        self._children[lane].ready()
 
-    def _ready(self, lane: int) -> None:
-        """Wait for a worker's first word. One that cannot start will not start the next time either."""
-        try:
-            said = cloudpickle.loads(self._pipes[lane].recv_bytes())
-        except (EOFError, OSError):
-            said = "it ended at once; a script that starts workers needs `if __name__ == '__main__':` around its run"
-        if said:
-            raise ValueError(f"a worker cannot start: {said}")
-
-    def _start(self, lane: int) -> Connection:
-        # spawned, not forked: a fork would copy torch's threads in whatever state they are
-        context = multiprocessing.get_context("spawn")
-        mine, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._payload), daemon=True)
-        with _uninterrupted():
-            process.start()
-        theirs.close()
-        self._processes[lane] = process
-        return mine
-
-    def _stop(self, lane: int) -> None:
-        self._pipes[lane].close()
-        process = self._processes[lane]
-        process.terminate()
-        process.join(STOP_S)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        process.close()
+    def _start(self) -> Child:
+        return Child(cloudpickle.dumps(partial(_attempts, self._payload)))
 
 
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A process started inside never sees Ctrl-C: the one that started it does, and ends it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _serve(pipe: Connection, payload: bytes) -> None:
-    """The worker process: "" or why it cannot start, then tasks in, outcomes out, until its parent ends."""
-    _die_with_parent()
-    torch.set_num_threads(1)
-    try:
-        experiment, device = cloudpickle.loads(payload)
-    except Exception as broken:  # whatever a user's module raises as it is imported
-        pipe.send_bytes(cloudpickle.dumps(f"{type(broken).__name__}: {broken}"))
-        return
-    worker = Worker(experiment, device)
-    pipe.send_bytes(cloudpickle.dumps(""))
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
-        while True:
-            task = pipe.recv()
-            try:
-                answer = worker.attempt(task)
-            except Exception as broken:  # handed over and raised there, as it would be in a serial run
-                answer = broken
-            # as bytes: the pipe's own way shares a tensor's memory, which is lost with the worker
-            pipe.send_bytes(cloudpickle.dumps(answer))
-
-
-def _die_with_parent() -> None:
-    """Linux ends this process with its parent, in the middle of a cell as well; elsewhere the pipe's end does, after
-    the cell."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _attempts(payload: bytes) -> Callable[[Task], Outcome]:
+    """What a worker process does with the tasks it is sent."""
+    experiment, device = cloudpickle.loads(payload)
+    return Worker(experiment, device).attempt

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,11 +10,10 @@ from torch import Tensor
 import hhat
 from hhat.bench.experiment import Point, score_channel
 from hhat.bench.stopping import Stopping
-from hhat.methods.base import Method
-from hhat.methods.solve import solve
+from hhat.decentralized import Concatenate, PosteriorUpload
 from hhat.ops import LinearOp
 from hhat.scenarios.near_field import NearField
-from hhat.types import Estimate, Gaussian, Observation, Slot, State
+from hhat.types import Estimate, Slot
 
 PAPER = "Tang et al. 2025"
 SNRS = (0.0, 5.0, 10.0, 15.0)
@@ -40,31 +39,6 @@ class LocalUnits:
         return self.scene.local_basis()
 
 
-@dataclass(frozen=True, eq=False)
-class Fused(Method):
-    """The units' own estimates as one of the whole array: each unit is solved by itself, antennas are concatenated.
-
-    Disjoint antennas have nothing to average, and the step to angles of the whole array is unitary: fusing changes no
-    error. Source: Tang et al. 2025, eqs. (13)-(14). A unit that ends without converging is not marked.
-    """
-
-    variance: ClassVar[str] = "posterior"
-    unit: Any
-    scene: NearField
-
-    def init(self, obs: Observation, gen: torch.Generator) -> State:
-        mean = obs.y.new_zeros(*obs.batch_shape, *obs.op.in_shape)
-        return {"mean": mean, "var": torch.full_like(mean.real, torch.inf)}
-
-    def step(self, state: State, obs: Observation) -> State:
-        belief = solve(self.unit, self.scene.local(Slot(None, obs)).obs).belief
-        var = belief.var.expand(belief.mean.shape)
-        return {"mean": belief.mean.flatten(-3, -2), "var": var.flatten(-3, -2)}
-
-    def read(self, state: State, obs: Observation) -> Estimate:
-        return Estimate(Gaussian(state["mean"], state["var"]))
-
-
 def near_field(point: Point) -> NearField:
     """Points hold snr_db, and num_unit or num_slots (pilot slots, P) where they are swept."""
     settings: dict[str, Any] = dict(point)
@@ -86,9 +60,16 @@ def local(build: Build) -> Callable[[Any], Any]:
     return lambda scene: build(scene.local_basis())
 
 
-def fused(build: Build) -> Callable[[NearField], Fused]:
+def fused(build: Build) -> Callable[[NearField], Any]:
     """The same, put together, for the whole array."""
-    return lambda scene: Fused(build(scene.local_basis()), scene)
+
+    def make(scene: NearField) -> Any:
+        unit = build(scene.local_basis())
+        return hhat.method(
+            "decentralised", unit=unit, upload=PosteriorUpload(), centre=Concatenate(), num_unit=scene.num_unit
+        )
+
+    return make
 
 
 def central(build: Build) -> Callable[[NearField], Any]:

@@ -19,6 +19,7 @@ DEFAULT_PRIOR = {
     "omp": "gauss",
     "gamp": "pattern-coupled",
     "oamp": "pattern-coupled",
+    "oamp-decentralised": "pattern-coupled",
     "sbl": "gauss",
     "sbl-cnn": "gauss",
     "sbl-gnn": "gauss",

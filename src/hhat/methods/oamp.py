@@ -81,10 +81,8 @@ class Oamp(Method):
     def step(self, state: State, obs: Observation) -> State:
         task = problem(obs, self.prior)
         prior, noise = unpack(self.prior, state, task), annealed_noise(state, obs)
-        before = Gaussian(state["x_pri"], state["v_pri"] * _surprise(task, state, noise))
-        linear = posterior(task.op, obs.y, before, noise).belief
-        averaged = Gaussian(linear.mean, self._average(linear.var, task))
-        r = extrinsic(averaged, before)
+        before, linear, fresh = self._linear(state, obs, task, noise)
+        r = extrinsic(Gaussian(linear.mean, self._average(linear.var, task)), before)
         if prior.learnable:
             prior = prior.learn(r)
         x = prior.denoise(r)
@@ -100,10 +98,16 @@ class Oamp(Method):
             "r_var": r.var,
             "change": settled_change(relative_change(x.mean, state["x"], task.num_event, x.var), noise, obs),
             "count": state["count"] + 1,
-            "noise_var": learned_noise(task, linear, before.var, noise),
             **pack(prior),
+            **fresh,
         }
         return new
+
+    def _linear(self, state: State, obs: Observation, task: Problem, noise: Tensor) -> tuple[Gaussian, Gaussian, State]:
+        """The LMMSE step: what it started from, its posterior, and what it learned: at least the noise, by EM."""
+        before = Gaussian(state["x_pri"], state["v_pri"] * _surprise(task, state, noise))
+        linear = posterior(task.op, obs.y, before, noise).belief
+        return before, linear, {"noise_var": learned_noise(task, linear, before.var, noise)}
 
     def factor(self, state: State, obs: Observation) -> Gaussian:
         return denoiser_factor(Gaussian(state["r"], state["r_var"]), Gaussian(state["x"], state["v"]))
@@ -133,9 +137,14 @@ def _surprise(task: Problem, state: State, noise_var: Tensor) -> Tensor:
     residual = squared(task.y - task.op.apply(state["x_pri"])).sum(axes)
     promised = task.op.squares.apply(state["v_pri"].expand(state["x_pri"].shape)).sum(axes)
     noise = noise_var.expand(*residual.shape, *task.op.out_shape).sum(axes)
+    return surprise(residual, promised, noise, state["count"])[(..., *(None,) * task.num_event)]
+
+
+def surprise(residual: Tensor, promised: Tensor, noise: Tensor, count: Tensor) -> Tensor:
+    """The factor from the energies of y - A x_pri: found, promised by v_pri, and of the noise; 1 in the first step."""
     factor = (residual - noise) / promised.clamp_min(torch.finfo(promised.dtype).tiny)
-    surprised = (residual > SURPRISE * (promised + noise)) & (state["count"] > 0)
-    return torch.where(surprised, factor, 1.0)[(..., *(None,) * task.num_event)]
+    surprised = (residual > SURPRISE * (promised + noise)) & (count > 0)
+    return torch.where(surprised, factor, 1.0)
 
 
 def extrinsic(after: Gaussian, before: Gaussian) -> Gaussian:

@@ -85,7 +85,9 @@ def _cleaned(obs: Observation) -> tuple[Observation, Tensor]:
 def _marked(est: Estimate, status: Tensor, lost: Tensor, steps: Tensor) -> Estimate:
     mean, var = est.belief.mean, est.belief.var
     bad = ~(finite(mean, status.shape))
-    status = status.masked_fill(bad, int(Status.NONFINITE))
+    # that units were lost only the method knows
+    degraded = (est.status == Status.DEGRADED) & (status != Status.NONFINITE)
+    status = status.masked_fill(degraded, int(Status.DEGRADED)).masked_fill(bad, int(Status.NONFINITE))
     wipe = lost | bad
     if bool(wipe.any()):
         mask = wipe.reshape(*status.shape, *(1,) * (mean.ndim - status.ndim))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from hhat.decentralized.split import matrix_blocks
 from hhat.ops import Dense, Identity, Kron
 from hhat.ops.base import cached
 from hhat.random import complex_normal
@@ -170,9 +171,8 @@ def unit_operator(op: object, num_unit: int, sizes: tuple[int, int, int]) -> Kro
         raise ValueError(f"{wanted}, got a matrix {tuple(matrix.shape)} and Identity {right.shape}")
 
     def make() -> Kron:
-        cut = matrix.reshape(num_unit, rows // num_unit, num_unit, ant // num_unit)
-        blocks = cut.diagonal(dim1=0, dim2=2).movedim(-1, 0).contiguous()
-        if int(torch.count_nonzero(blocks)) != int(torch.count_nonzero(matrix)):
+        blocks = matrix_blocks(matrix, num_unit)
+        if blocks is None:
             raise ValueError(f"{wanted} of {num_unit} blocks, got entries that are not zero outside of them")
         return Kron(Dense(blocks), right)
 
