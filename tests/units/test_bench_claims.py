@@ -7,7 +7,18 @@ import math
 import pytest
 import torch
 
-from hhat.bench.claims import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Faster, Level, Ordering, Trend, Words, restored
+from hhat.bench.claims import (
+    CONFIRMED,
+    NOT_CONFIRMED,
+    NOT_TESTABLE,
+    Faster,
+    LargerGain,
+    Level,
+    Ordering,
+    Trend,
+    Words,
+    restored,
+)
 from hhat.bench.compare import common, difference
 from hhat.bench.metrics import mean_interval, mean_interval_db
 from hhat.bench.recipe import describe
@@ -284,6 +295,22 @@ def test_a_rule_never_met_counts_all_and_no_rule_looks_before_its_time():
     for wrong in ({"half_width": 0.0}, {"half_width": math.nan}, {"half_width": 1.0, "min_blocks": 0}):
         with pytest.raises(ValueError, match="half_width > 0 and min_blocks >= 1"):
             Stopping(**wrong)
+
+
+def test_a_larger_gain_is_judged_by_the_difference_of_two_paired_leads():
+    near = [cells for cells in FALLING if cells.method == "a"]
+    far = [dataclasses.replace(c, method="far", cells=[louder(x, 4.0) for x in c.cells]) for c in near]
+    further = [dataclasses.replace(c, method="further", cells=[louder(x, 9.0) for x in c.cells]) for c in near]
+    groups = [*near, *far, *further]
+    claim = LargerGain("g", SOURCE, first=("a", "further"), second=("a", "far"))
+    assert claim.check(groups).verdict == CONFIRMED and "3.52" in claim.check(groups).measured  # 10 log10 (9 / 4)
+    turned = dataclasses.replace(claim, first=claim.second, second=claim.first)
+    assert turned.check(groups).verdict == NOT_CONFIRMED
+    assert claim.check(near).verdict == NOT_TESTABLE and claim.check([*groups[:-1]]).verdict == NOT_TESTABLE
+
+
+def louder(cell, factor):
+    return dataclasses.replace(cell, arrays={**cell.arrays, "ratio": factor * cell.arrays["ratio"]})
 
 
 def test_equal_methods_are_not_ahead_of_each_other():

@@ -166,7 +166,44 @@ class Faster(Claim):
         return Verdict(verdict, f"{ratio:.3g} times as fast ({spell_point(point)}), claimed {self.factor:g}")
 
 
-KINDS: Mapping[str, type[Claim]] = {kind.__name__: kind for kind in (Words, Level, Ordering, Trend, Faster)}
+@dataclass(frozen=True)
+class LargerGain(Claim):
+    """What `first` gains over its base is more than what `second` gains over its own, at every point where `at` holds.
+
+    first, second: (method, base) each; a gain is base minus method in the metric, paired
+    """
+
+    first: Sequence[str] = ()
+    second: Sequence[str] = ()
+    metric: str = "nmse_db"
+    at: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, groups: Sequence[Group]) -> Verdict:
+        labels = [*self.first, *self.second]
+        lacking = [label for label in labels if not _of(groups, label, self.at)]
+        if lacking or len(labels) != 4:
+            return _missing(groups, lacking, self.at)
+        found: list[tuple[Mapping[str, Any], Value | None]] = []
+        for cells in _of(groups, self.first[0], self.at):
+            here = [[c for c in _of(groups, label, self.at) if c.point == cells.point] for label in labels]
+            gains = None
+            if all(here):
+                method, base, other, other_base = (one[0] for one in here)
+                gains = (difference(self.metric, base, method), difference(self.metric, other_base, other))
+            found.append((cells.point, None if gains is None else _lead(*gains)))
+        return _judge(found, 0.0, math.inf, strict=True)
+
+
+def _lead(one: Value | None, other: Value | None) -> Value | None:
+    """one - other, as if independent."""
+    if one is None or other is None:
+        return None
+    half = math.hypot(one.high - one.low, other.high - other.low) / 2
+    middle = one.value - other.value
+    return Value(middle, middle - half, middle + half, min(one.n, other.n))
+
+
+KINDS: Mapping[str, type[Claim]] = {kind.__name__: kind for kind in (Words, Level, Ordering, LargerGain, Trend, Faster)}
 
 
 def restored(description: Mapping[str, Any]) -> Claim:

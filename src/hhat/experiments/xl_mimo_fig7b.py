@@ -10,7 +10,7 @@ EXPERIMENT = Experiment(
     name="xl-mimo/fig7b",
     title="NMSE of the units' own estimates against pilot slots, 5 dB",
     scenario=xl.units,
-    methods={label: xl.local(build) for label, build in xl.FIGURE.items()},
+    methods=xl.LOCAL,
     profiles={
         "quick": Profile(POINTS, blocks=5, block_size=xl.BLOCK),
         "full": Profile(

@@ -15,7 +15,7 @@ EXPERIMENT = Experiment(
     scenario=xl.near_field,
     methods=xl.OVERALL,
     profiles={
-        "quick": Profile(POINTS, blocks=5, block_size=xl.BLOCK),
+        "quick": Profile(POINTS, blocks=3, block_size=xl.BLOCK, methods=xl.QUICK),
         "full": Profile(POINTS, blocks=xl.PAPER_BLOCKS, block_size=xl.BLOCK, until=xl.UNTIL),
     },
     claims=(

@@ -16,5 +16,5 @@ EXPERIMENT = Experiment(
         ),
     ),
     note="As printed, the count of SBL-GNN leaves out that its graph has an edge for every pair of coefficients.",
-    waits_for="SBL-GNN and operation counts declared by the methods",
+    waits_for="operation counts declared by the methods",
 )
