@@ -17,7 +17,8 @@ demo: $(STAMP)
 	$(BIN)/python -m hhat.demo demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	# two processes, one torch thread each
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest

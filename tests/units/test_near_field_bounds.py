@@ -18,7 +18,6 @@ from hhat.scenarios.near_field_bounds import (
     path_model,
     unit_geometry,
 )
-from hhat.scenarios.near_field_parts import Paths
 from hhat.types import Channel, Observation, Slot
 
 SMALL = {"num_rx_ant": 8, "num_unit": 2, "num_subcarriers": 4, "num_slots": 3, "num_paths": 2}
@@ -42,7 +41,7 @@ def test_cramer_rao_is_that_of_automatic_differentiation(local):
     scene = NearField(**{**SMALL, "num_slots": 4, "num_unit": 2})
     slot = scene.draw(3, gen("autograd"))
     bound = cramer_rao(scene, slot, local)
-    paths = Paths(*slot.truth[1:])
+    paths = slot.truth.paths
     j = torch.arange(8.0, dtype=torch.float64)[:, None]
     f = scene.offset_hz()
     unit = torch.tensor([1 / 8, 1 / 64, 1 / scene.bandwidth_hz], dtype=torch.float64)
@@ -87,7 +86,7 @@ def test_path_lmmse_is_the_dense_one():
     scene = NearField(**SMALL)
     slot = scene.draw(2, gen("dense"))
     for local in (False, True):
-        found, paths = path_lmmse(scene, slot, local), Paths(*slot.truth[1:])
+        found, paths = path_lmmse(scene, slot, local), slot.truth.paths
         for i in range(2):
             s = scene.responses(paths)[i].to(torch.complex128)
             for u in (0, 1) if local else (None,):

@@ -59,7 +59,7 @@ def path_lmmse(scene: NearField, slot: Slot, local: bool = False) -> Gaussian:
     paths, obs = _paths(slot), _observed(scene, slot, local)
     means, vars_ = [], []
     for some in _chunks(scene, paths):
-        s = scene.responses(Paths(*(value[some] for value in paths)))
+        s = scene.responses(paths.items(some))
         s = s.unflatten(-2, (scene.num_unit, -1)).movedim(2, 1) if local else s
         here = obs.op.lift(1).apply(s)  # type: ignore[attr-defined]
         lead, out = s.shape[:-3], tuple(obs.op.out_shape)
@@ -85,7 +85,7 @@ def cramer_rao(scene: NearField, slot: Slot, local: bool = False) -> Float[Tenso
     paths, obs, model = _paths(slot), _observed(scene, slot, local), path_model(scene, local)
     bounds = []
     for some in _chunks(scene, paths):
-        few = Paths(*(value[some] for value in paths))
+        few = paths.items(some)
         theta, gain = unit_geometry(scene, few) if local else geometry(few)
         y = obs.y[some].to(torch.complex128).flatten(-2)
         weight = _all(obs, some).double().flatten(-2).rsqrt()
@@ -105,7 +105,7 @@ def genie_nmse(scene: NearField, slot: Slot, local: bool = False) -> Float[Tenso
 def _paths(slot: Slot) -> Paths:
     if not isinstance(slot.truth, NearFieldChannel):
         raise ValueError(f"bounds: expected a draw with its paths (NearFieldChannel), got {type(slot.truth).__name__}")
-    return Paths(*slot.truth[1:])
+    return slot.truth.paths
 
 
 def _observed(scene: NearField, slot: Slot, local: bool) -> Observation:
