@@ -62,26 +62,19 @@ def local(build: Build) -> Callable[[Any], Any]:
     return lambda scene: build(scene.local_basis())
 
 
-def fused(build: Build) -> Callable[[NearField], Any]:
-    """The same, put together, for the whole array."""
-
-    def make(scene: NearField) -> Any:
-        unit = build(scene.local_basis())
-        return hhat.method(
-            "decentralised", unit=unit, upload=PosteriorUpload(), centre=Concatenate(), num_unit=scene.num_unit
-        )
-
-    return make
-
-
 def refined(build: Build, centre: Any = REPORTED) -> Callable[[NearField], Any]:
-    """The same, refined along the angles of the whole array (algorithm 2), from posterior means as in the paper."""
+    """The units' posterior means, refined by the centre along the angles of the whole array (algorithm 2)."""
 
     def make(scene: NearField) -> Any:
         unit = build(scene.local_basis())
         return hhat.method("decentralised", unit=unit, upload=PosteriorUpload(), centre=centre, num_unit=scene.num_unit)
 
     return make
+
+
+def fused(build: Build) -> Callable[[NearField], Any]:
+    """The units' own estimates, antennas side by side for the whole array."""
+    return refined(build, Concatenate())
 
 
 def central(build: Build) -> Callable[[NearField], Any]:
