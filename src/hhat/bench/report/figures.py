@@ -31,7 +31,7 @@ NARROW, FEW_TICKS = 4.0, 5
 """Values within a factor of 4 get evenly spaced ticks on a logarithmic axis, about 5 of them"""
 DECADE = 10.0
 LEGEND_ROW, LETTER, SWATCH = 21, 7.3, 48
-TOP, BOTTOM, LEFT, GAP, TITLE = 12, 58, 66, 20, 26
+TOP, BOTTOM, LEFT, RIGHT, GAP, TITLE = 12, 58, 66, 26, 20, 26
 
 AXIS = {
     "automargin": True,
@@ -152,7 +152,7 @@ def layouts(labels: Sequence[str], count: int = 1, height: int = 0) -> tuple[dic
 
 
 def _layout(width: int, labels: Sequence[str], count: int, height: int) -> dict[str, Any]:
-    inner = width - LEFT - 10
+    inner = width - LEFT - RIGHT
     entry = SWATCH + LETTER * max(map(len, labels), default=0)
     legend = LEGEND_ROW * math.ceil(len(labels) / max(1, int(inner // entry))) if labels else 0
     columns = 1 if count == 1 else min(count, MOST_COLUMNS, max(1, width // PANEL_WIDTH))
@@ -163,7 +163,7 @@ def _layout(width: int, labels: Sequence[str], count: int, height: int) -> dict[
     top, pitch = TOP + legend + title, panel + BOTTOM + title
     area = lines * pitch - BOTTOM - title
     found: dict[str, Any] = {"height": top + area + BOTTOM}
-    found["margin"] = {"l": LEFT, "r": 10, "t": top, "b": BOTTOM}
+    found["margin"] = {"l": LEFT, "r": RIGHT, "t": top, "b": BOTTOM}
     if labels:
         found["legend.entrywidth"] = entry - SWATCH + 6
     if count == 1:
