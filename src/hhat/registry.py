@@ -184,13 +184,18 @@ EXPERIMENTS = {
     "xl-mimo/fig7b": Entry(
         "hhat.experiments.xl_mimo_fig7b:EXPERIMENT", "the units' own estimates against pilot slots", "Tang et al. 2025"
     ),
-    "xl-mimo/fig8": Entry(
-        "hhat.experiments.xl_mimo_fig8:EXPERIMENT", "what refinement adds (claims only)", "Tang et al. 2025"
-    ),
+    "xl-mimo/fig8": Entry("hhat.experiments.xl_mimo_fig8:EXPERIMENT", "what refinement adds", "Tang et al. 2025"),
     "xl-mimo/fig9a": Entry("hhat.experiments.xl_mimo_fig9a:EXPERIMENT", "overall NMSE against SNR", "Tang et al. 2025"),
     "xl-mimo/fig9b": Entry(
         "hhat.experiments.xl_mimo_fig9b:EXPERIMENT", "overall NMSE against pilot slots", "Tang et al. 2025"
     ),
+    "xl-mimo/clusters": Entry(
+        "hhat.experiments.xl_mimo_clusters:EXPERIMENT", "paths, coefficients and both, points to CDL clusters", "hhat"
+    ),
+    "xl-mimo/overall": Entry(
+        "hhat.experiments.xl_mimo_overall:EXPERIMENT", "whole array: every way, and bounds", "hhat"
+    ),
+    "xl-mimo/units": Entry("hhat.experiments.xl_mimo_units:EXPERIMENT", "units: all methods, and bounds", "hhat"),
     "xl-mimo/table2": Entry(
         "hhat.experiments.xl_mimo_table2:EXPERIMENT", "operation counts (claims only)", "Tang et al. 2025"
     ),

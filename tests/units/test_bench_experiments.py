@@ -92,7 +92,8 @@ def test_one_that_waits_has_claims_and_a_reason_and_says_it_when_asked_to_run(na
 
 
 def test_every_figure_and_table_of_the_papers_is_there():
-    assert [name for name in NAMES if name.split("/")[0] in PAPERS] == sorted(OF_PAPERS)
+    of_figures = [name for name in NAMES if name.split("/")[0] in PAPERS and name.split("/")[1][:3] in ("fig", "tab")]
+    assert of_figures == sorted(OF_PAPERS)
 
 
 @pytest.mark.parametrize("name", OF_PAPERS)

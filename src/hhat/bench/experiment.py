@@ -92,6 +92,21 @@ def example_of(estimate: Estimate, slot: Slot) -> dict[str, Tensor]:
     return {"example": torch.view_as_real(torch.stack([truth, first]).to(torch.complex64))}
 
 
+@dataclass(frozen=True)
+class Bound:
+    """Stands in the place of a method where no estimator does: what a genie reaches, or a bound on all of them.
+
+    ratio: slot, its truth included -> squared error over the channel's energy, axis 0 running over realisations; other
+           axes (units, say) are averaged
+    """
+
+    ratio: Callable[[Slot], Tensor]
+
+    def arrays(self, slot: Slot) -> dict[str, Tensor]:
+        found = self.ratio(slot)
+        return {"ratio": found.flatten(1).mean(1) if found.ndim > 1 else found}
+
+
 def score_nothing(estimate: Estimate, slot: Slot) -> dict[str, Tensor]:
     """For experiments that only measure time."""
     return {}
@@ -109,7 +124,7 @@ class Experiment:
     name:     as registered, e.g. "start/demo"
     title:    one line for people
     scenario: point -> scenario with draw(n, gen) -> Slot
-    methods:  label -> (scenario -> method); the scenario is given for what only a genie knows
+    methods:  label -> (scenario -> method, or a `Bound`); the scenario is given for what only a genie knows
     profiles: "quick" and "full"
     metrics:  names from `hhat.bench.summary.METRICS`, or of an array that `score` keeps (its mean is taken)
     score:    (estimate, slot) -> arrays to keep, axis 0 running over realisations or blocks

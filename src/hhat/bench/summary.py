@@ -21,7 +21,8 @@ from hhat.bench.store import Cell
 Row = dict[str, Any]
 """{"method", "point", "metric", "value", "low", "high", "n", "seconds", "seed"}
 
-value: None where it is not a number, -inf dB where there is no error at all; ends that are not finite are None"""
+value: None where it is not a number, -inf dB where there is no error at all; ends that are not finite are None
+seconds: None for a bound"""
 
 
 @dataclass
@@ -46,6 +47,11 @@ class Group:
             for name, count in cell.status.items():
                 total[name] = total.get(name, 0) + count
         return total
+
+    @property
+    def is_bound(self) -> bool:
+        """Of a `Bound`, which no estimator reached: it has no status, and its time is nobody's."""
+        return not any(cell.status for cell in self.cells)
 
     def seconds(self) -> float:
         """Wall time of one estimate: median over blocks of a block's time over its size."""
@@ -92,6 +98,8 @@ def _nmse_median(cells: Group) -> Value:
 
 
 def _variance_ratio(cells: Group) -> Value | None:
+    if not cells.has("reported", "energy"):  # of a bound
+        return None
     energy, reported = cells.array("energy"), cells.array("reported")
     if not bool(torch.isfinite(reported).all()):
         return None
@@ -135,7 +143,8 @@ def rows(groups: Iterable[Group], metrics: Sequence[str]) -> list[Row]:
         for metric in metrics:
             value = summarise(metric, cells)
             if value is not None:
-                found.append(row(cells.method, cells.point, metric, value, cells.seconds(), cells.seed))
+                seconds = None if cells.is_bound else cells.seconds()
+                found.append(row(cells.method, cells.point, metric, value, seconds, cells.seed))
     return found
 
 

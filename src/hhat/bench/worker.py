@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
-from hhat.bench.experiment import Experiment, Point, example_of
+from hhat.bench.experiment import Bound, Experiment, Point, example_of
 from hhat.bench.recipe import machine, versions
 from hhat.bench.store import Cell
 from hhat.io.errors import InputError
@@ -96,17 +97,15 @@ class Worker:
         """Draw, estimate (only this is timed), score."""
         with torch_threads(task.threads):
             method = self.method(task.method, task.point)
-            if task.method not in self._warm:
+            if task.method not in self._warm and not isinstance(method, Bound):
                 # the first call pays for imports and for factorisations that every later call at this point reuses
                 self._estimate(method, self.draw(1, "warm-up"))
                 self._warm.add(task.method)
             slot = self._block(task)
             wall, cpu = time.perf_counter(), time.process_time()
-            estimate = self._estimate(method, slot, task.block)
+            found = method.arrays(slot) if isinstance(method, Bound) else self._estimate(method, slot, task.block)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            arrays = self.experiment.score(estimate, slot)
-            if self.experiment.example and task.block == 0:
-                arrays |= example_of(estimate, slot)
+            arrays, status = (found, {}) if isinstance(found, dict) else self._scored(found, slot, task.block == 0)
         return Cell(
             key=task.key,
             experiment=self.experiment.name,
@@ -118,7 +117,7 @@ class Worker:
             items=max(1, math.prod(slot.obs.batch_shape)) if isinstance(self._scenario, Recorded) else task.items,
             # as the store keeps them: what is decided while a run goes on is what a later reader decides
             arrays={name: value.detach().cpu().float() for name, value in arrays.items()},
-            status=estimate.status_counts(),
+            status=status,
             wall_s=wall,
             cpu_s=cpu,
             device=self.device,
@@ -126,6 +125,13 @@ class Worker:
             versions=versions(),
             machine=machine(),
         )
+
+    def _scored(self, estimate: Estimate, slot: Slot, first: bool) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """What is kept of a block, and how its realisations ended."""
+        arrays = self.experiment.score(estimate, slot)
+        if self.experiment.example and first:
+            arrays |= example_of(estimate, slot)
+        return arrays, estimate.status_counts()
 
     def _block(self, task: Task) -> Slot:
         wanted = (task.block, task.items)

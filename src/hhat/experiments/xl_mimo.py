@@ -1,19 +1,20 @@
 """What the near-field XL figures share: the array as separate units or as one, and the estimators of either."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 import hhat
-from hhat.bench.experiment import Point, score_channel
+from hhat.bench.claims import Level
+from hhat.bench.experiment import Bound, Point, score_channel
 from hhat.bench.stopping import Stopping
 from hhat.decentralized import Concatenate, Literal, PosteriorUpload, ReportedNoise
 from hhat.ops import LinearOp
 from hhat.scenarios.near_field import NearField
-from hhat.scenarios.near_field_bounds import path_model
+from hhat.scenarios.near_field_bounds import bound_nmse, genie_nmse, genie_variances, path_model
 from hhat.types import Estimate, Slot
 
 PAPER = "Tang et al. 2025"
@@ -28,6 +29,13 @@ REPORTED = ReportedNoise()
 """Algorithm 2 with the noise level that the units report; as printed it is learned (`Literal`)"""
 
 
+class UnitChannels(NamedTuple):
+    """h (n, unit, N, subcarrier); whole: the draw that they are parts of, for bounds."""
+
+    h: Tensor
+    whole: Slot
+
+
 @dataclass(frozen=True)
 class LocalUnits:
     """The draws of a near-field scenario as the separate problems of its units: a batch of (channel, unit)."""
@@ -35,7 +43,9 @@ class LocalUnits:
     scene: NearField
 
     def draw(self, n: int, gen: torch.Generator) -> Slot:
-        return self.scene.local(self.scene.draw(n, gen))
+        whole = self.scene.draw(n, gen)
+        mine = self.scene.local(whole)
+        return replace(mine, truth=UnitChannels(mine.truth.h, whole))  # type: ignore[union-attr]
 
     def local_basis(self) -> LinearOp:
         return self.scene.local_basis()
@@ -165,6 +175,31 @@ def hybrid(scene: NearField) -> Any:
     return hhat.method("hybrid", paths=nomp(scene))
 
 
+def known(ratio: Callable[[NearField, Slot, bool], Tensor]) -> Callable[[Any], Bound]:
+    """What a genie reaches from the pilots of the whole array, or, for `LocalUnits`, of each unit alone."""
+
+    def make(scene: Any) -> Bound:
+        if isinstance(scene, LocalUnits):
+            return Bound(lambda slot: ratio(scene.scene, slot.truth.whole, True))  # type: ignore[union-attr]
+        return Bound(lambda slot: ratio(scene, slot, False))
+
+    return make
+
+
+def levels(prototype: Mapping[str, float], slack_db: float) -> tuple[Level, ...]:
+    """Not above the prototype's numbers at 10 dB by more than its own uncertainty."""
+    return tuple(
+        Level(f"{label}: {number:g} dB", "prototype", label, high=number + slack_db, at={"snr_db": 10.0})
+        for label, number in prototype.items()
+    )
+
+
+BOUNDS = {
+    "genie-variances": known(genie_variances),
+    "genie-geometry": known(genie_nmse),
+    "cramer-rao": known(bound_nmse),
+}
+"""|x|^2 of every coefficient known; all paths known but for their gains; five real unknowns per path, unbiased"""
 BASELINES = {
     "sbl-em": sbl_em,
     "sbl-pattern-coupled": sbl_pattern_coupled,

@@ -102,6 +102,24 @@ def genie_nmse(scene: NearField, slot: Slot, local: bool = False) -> Float[Tenso
     return error / squared(h).sum((-2, -1))
 
 
+def genie_variances(scene: NearField, slot: Slot, local: bool = False) -> Float[Tensor, "n ..."]:
+    """|h_hat - h|^2 / |h|^2, (n) or (n, unit), where every coefficient's variance is known to be |x|^2: what an M-step
+    of independent Gaussian coefficients in the unitary basis may hope for."""
+    here, basis = (scene.local(slot), scene.local_basis()) if local else (slot, scene.basis())
+    obs, h = here.obs, here.truth.h  # type: ignore[union-attr]
+    if obs.noise_var is None:
+        raise ValueError("bounds: expected a known noise_var, got None")
+    prior = Gaussian(h.new_zeros(()), squared(basis.adjoint(h)))
+    found = posterior(obs.op @ basis, obs.y, prior, obs.noise_var, basis).belief  # type: ignore[operator]
+    return squared(found.mean - h).sum((-2, -1)) / squared(h).sum((-2, -1))
+
+
+def bound_nmse(scene: NearField, slot: Slot, local: bool = False) -> Float[Tensor, "n ..."]:
+    """`cramer_rao` over the channel's energy, (n) or (n, unit)."""
+    h = scene.local(slot).truth.h if local else slot.truth.h  # type: ignore[union-attr]
+    return cramer_rao(scene, slot, local) / squared(h).sum((-2, -1))
+
+
 def _paths(slot: Slot) -> Paths:
     if not isinstance(slot.truth, NearFieldChannel):
         raise ValueError(f"bounds: expected a draw with its paths (NearFieldChannel), got {type(slot.truth).__name__}")

@@ -159,8 +159,7 @@ def _figures(
     if cost is not None:
         caption = f"Error against time.{where} Left and low is good; no method lies below the line. {timed}"
         drawn.append(_figure(cost, f"{prefix}-cost", caption, tables.of_cost(mine, COST_METRIC)))
-    else:
-        seconds = {cells.method: cells.seconds() for cells in here}
+    elif seconds := {cells.method: cells.seconds() for cells in here if not cells.is_bound}:
         times = at_point.times(seconds, names)
         drawn.append(_figure(times, f"{prefix}-time", f"Time per estimate.{where} {timed}", tables.of_times(seconds)))
     calibration = at_point.deciles(here, names)

@@ -43,7 +43,10 @@ def at_point(rows: Sequence[Row], groups: Sequence[Group], metrics: Sequence[str
             line.append(_lead(cells.method, against, leads.get(cells.method), metrics[0]))
         bad = {name: number for name, number in cells.status().items() if name != "OK"}
         status = ", ".join(f"{number} {name}" for name, number in bad.items()) or "all OK"
-        line += [time_of(cells.seconds()), *([str(len(cells.cells))] if several else [])]
+        time = time_of(cells.seconds())
+        if cells.is_bound:
+            status, time = "a bound", "none"
+        line += [time, *([str(len(cells.cells))] if several else [])]
         mine = [row["n"] for row in rows if row["method"] == cells.method]
         body.append([*line, str(mine[0] if mine else sum(cell.items for cell in cells.cells)), status])
     said = [caption, "In brackets: 95 % intervals."]

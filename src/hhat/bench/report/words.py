@@ -60,8 +60,9 @@ def good_end(metric: str) -> str:
 
 
 def best_of(rows: Iterable[Row], metric: str) -> Row | None:
-    """The row with the best value of a metric; None where there is no number or no telling which is good."""
-    shown = [row for row in rows if row["metric"] == metric and has_number(row)]
+    """The row with the best value of a metric; None where there is no number or no telling which is good.
+    Bounds do not count: nobody reached them."""
+    shown = [row for row in rows if row["metric"] == metric and has_number(row) and row["seconds"] is not None]
     end = good_end(metric)
     if not shown or not end:
         return None

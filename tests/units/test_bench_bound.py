@@ -1,0 +1,58 @@
+"""Rows that no estimator gives: they have a ratio, and neither time nor status."""
+
+import math
+
+import pytest
+import torch
+
+import hhat
+from hhat.bench.experiment import Bound, Experiment, Profile
+from hhat.bench.report.words import best_of
+from hhat.bench.run import complete
+from hhat.random import generator
+from hhat.scenarios.near_field_bounds import genie_nmse, genie_variances
+
+
+def test_bound_has_its_ratio_and_neither_time_nor_status(tmp_path):
+    scene = hhat.scenario("near-field", num_rx_ant=16, num_unit=2, num_subcarriers=8, num_slots=4)
+    knows = Bound(lambda slot: genie_nmse(scene, slot, local=True))
+    experiment = Experiment(
+        name="test/bound",
+        title="a bound beside a method",
+        scenario=lambda point: scene,
+        methods={"bound": lambda scene: knows, "ls": lambda scene: hhat.method("ls")},
+        profiles={"quick": Profile(({"snr_db": 10.0},), blocks=2, block_size=3)},
+    )
+    found = complete(experiment, runs_dir=tmp_path, progress=False)
+    rows = {(row["method"], row["metric"]): row for row in found.rows()}
+    draws = [scene.draw(3, generator("bench", "test/bound", 0, block)) for block in range(2)]
+    wanted = torch.cat([genie_nmse(scene, slot, local=True).mean(1) for slot in draws]).mean()
+    row = rows["bound", "nmse_db"]
+    assert row["value"] == pytest.approx(10 * math.log10(float(wanted)), abs=1e-4)
+    assert row["seconds"] is None and row["n"] == 6
+    assert ("bound", "variance_ratio") not in rows
+    assert found.status() == {"OK": 6}
+    best = best_of(found.rows(), "nmse_db")
+    assert best is not None and best["method"] == "ls"
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_genie_variances_are_the_posterior_of_dense_algebra(local):
+    """h = B x, x ~ CN(0, diag |x|^2): C A^H (A C A^H + s2 I)^-1 y, all formed."""
+    scene = hhat.scenario("near-field", num_rx_ant=8, num_unit=2, num_subcarriers=4, num_slots=2)
+    slot = scene.draw(1, generator("genie variances"))
+    here, basis = (scene.local(slot), scene.local_basis()) if local else (slot, scene.basis())
+    b = basis.dense().to(torch.complex128)
+    wanted = []
+    units = range(2) if local else [None]
+    for unit in units:
+        h = (here.truth.h[0] if unit is None else here.truth.h[0, unit]).flatten().to(torch.complex128)
+        y = (here.obs.y[0] if unit is None else here.obs.y[0, unit]).flatten().to(torch.complex128)
+        a = here.obs.op.dense() if unit is None else here.obs.op.dense().reshape(2, y.numel(), h.numel())[unit]
+        a = a.to(torch.complex128)
+        c = b @ torch.diag((b.mH @ h).abs().square()).to(b) @ b.mH
+        s2 = float(here.obs.noise_var.flatten()[0])
+        found = c @ a.mH @ torch.linalg.solve(a @ c @ a.mH + s2 * torch.eye(len(y), dtype=b.dtype), y)
+        wanted.append(float((found - h).abs().square().sum() / h.abs().square().sum()))
+    got = genie_variances(scene, slot, local)[0]
+    torch.testing.assert_close(got.double(), torch.tensor(wanted if local else wanted[0]).double(), rtol=1e-4, atol=0)
