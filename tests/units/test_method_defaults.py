@@ -1,5 +1,7 @@
 """Methods by name, set up for an observation; and settings as text."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -172,3 +174,29 @@ def test_beside_an_array_delays_are_a_unitary_basis_of_evenly_spaced_tones():
     uneven = (0, 1, 3, *range(4, 17))
     assert not basis_for((32, 16), ("rx_ant", "subcarrier"), uneven)[0].is_unitary
     assert not basis_for((4, 16), ("rx_ant", "subcarrier"))[0].is_unitary
+
+
+def test_auto_takes_paths_where_the_file_tells_of_a_line_array_and_its_frequencies():
+    scene = hhat.scenario("near-field", num_rx_ant=32, num_unit=2, num_subcarriers=8, num_slots=8)
+    slot = scene.draw(2, hhat.generator("auto on a line"))
+    found = choice_for("auto", slot.obs, slot.about)
+    assert found.name == "hybrid" and "32 antennas in a line" in found.why
+    assert hhat.nmse_db(hhat.solve(found.method, slot.obs), slot.truth) < -20  # 64 coefficients of 16: oamp is at -10
+
+
+@pytest.mark.parametrize("what", ["no carrier", "no geometry", "bent", "short", "a prior"])
+def test_auto_stays_with_coefficients_where_a_line_is_not_known(what):
+    num = 8 if what == "short" else 32
+    scene = hhat.scenario("near-field", num_rx_ant=num, num_unit=2, num_subcarriers=16, num_slots=4)
+    slot = scene.draw(2, hhat.generator("auto on a line"))
+    about = slot.about
+    if what == "no carrier":
+        about = dataclasses.replace(about, constants={})
+    if what == "no geometry":
+        about = dataclasses.replace(about, geometry={})
+    if what == "bent":
+        points = torch.tensor(about.geometry["rx_ant"])
+        points[num // 2 :, 0] += 0.1
+        about = dataclasses.replace(about, geometry={"rx_ant": points.tolist()})
+    found = choice_for("auto", slot.obs, about, "gauss-mixture" if what == "a prior" else None)
+    assert found.name == "auto"
