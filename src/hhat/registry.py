@@ -192,7 +192,7 @@ EXPERIMENTS = {
         "hhat.experiments.xl_mimo_fig9b:EXPERIMENT", "overall NMSE against pilot slots", "Tang et al. 2025"
     ),
     "xl-mimo/table2": Entry(
-        "hhat.experiments.xl_mimo_table2:EXPERIMENT", "operation counts (claims only)", "Tang et al. 2025"
+        "hhat.experiments.xl_mimo_table2:EXPERIMENT", "operation counts beside time", "Tang et al. 2025"
     ),
     "experts/fig4": Entry(
         "hhat.experiments.experts_fig4:EXPERIMENT", "NMSE against SNR on CDL-A to CDL-D", "Jiang et al. 2026"
