@@ -191,6 +191,9 @@ EXPERIMENTS = {
     "xl-mimo/fig9b": Entry(
         "hhat.experiments.xl_mimo_fig9b:EXPERIMENT", "overall NMSE against pilot slots", "Tang et al. 2025"
     ),
+    "xl-mimo/scaling": Entry(
+        "hhat.experiments.xl_mimo_scaling:EXPERIMENT", "NMSE, time and fronthaul from 128 to 1024 antennas", "hhat"
+    ),
     "xl-mimo/table2": Entry(
         "hhat.experiments.xl_mimo_table2:EXPERIMENT", "operation counts beside time", "Tang et al. 2025"
     ),

@@ -24,6 +24,8 @@ PAPERS = {
     "impairments": "fig5 fig6 fig7 fig8 fig9 fig10 fig11",
 }
 OF_PAPERS = [f"{paper}/{place}" for paper, places in PAPERS.items() for place in places.split()]
+OURS = {"xl-mimo/scaling"}
+"""Of a paper's scenario, but of none of its figures"""
 WAITING = [name for name in NAMES if registry.load("experiments", name).waits_for]
 RUNNABLE = [name for name in NAMES if name not in WAITING]
 LATER = {"experts-vb-paper", "diffusion-posterior", "ldamp", "wgan"}
@@ -92,7 +94,7 @@ def test_one_that_waits_has_claims_and_a_reason_and_says_it_when_asked_to_run(na
 
 
 def test_every_figure_and_table_of_the_papers_is_there():
-    assert [name for name in NAMES if name.split("/")[0] in PAPERS] == sorted(OF_PAPERS)
+    assert [name for name in NAMES if name.split("/")[0] in PAPERS and name not in OURS] == sorted(OF_PAPERS)
 
 
 @pytest.mark.parametrize("name", OF_PAPERS)
