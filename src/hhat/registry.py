@@ -196,8 +196,11 @@ EXPERIMENTS = {
         "hhat.experiments.xl_mimo_overall:EXPERIMENT", "whole array: every way, and bounds", "hhat"
     ),
     "xl-mimo/units": Entry("hhat.experiments.xl_mimo_units:EXPERIMENT", "units: all methods, and bounds", "hhat"),
+    "xl-mimo/scaling": Entry(
+        "hhat.experiments.xl_mimo_scaling:EXPERIMENT", "NMSE, time and fronthaul from 128 to 1024 antennas", "hhat"
+    ),
     "xl-mimo/table2": Entry(
-        "hhat.experiments.xl_mimo_table2:EXPERIMENT", "operation counts (claims only)", "Tang et al. 2025"
+        "hhat.experiments.xl_mimo_table2:EXPERIMENT", "operation counts beside time", "Tang et al. 2025"
     ),
     "experts/fig4": Entry(
         "hhat.experiments.experts_fig4:EXPERIMENT", "NMSE against SNR on CDL-A to CDL-D", "Jiang et al. 2026"

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 import hhat
+from hhat.methods import nomp_search
 from hhat.methods.defaults import choice_for
 from hhat.methods.nomp import Nomp
 from hhat.methods.nomp_fit import Fit, Normal, Whitened, fitted, normal_at
 from hhat.methods.nomp_paths import LinePaths, line_paths
+from hhat.methods.nomp_search import coarse
 from hhat.methods.rows import Rows
 from hhat.ops import Dense, Diagonal, Identity, Kron, Select
 from hhat.random import complex_normal, generator
@@ -75,19 +77,50 @@ def test_it_is_the_scenario():
     torch.testing.assert_close(local.flatten(1, 2), scene.channels(paths).to(DOUBLE), rtol=0, atol=2e-5)
 
 
+def pairs_of(model: LinePaths) -> torch.Tensor:
+    psi, phi = model.search_axes()
+    pairs = torch.cartesian_prod(phi, psi)
+    return torch.stack([pairs[:, 1], pairs[:, 0], torch.zeros_like(pairs[:, 0])], -1)
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_grid_and_delays_correlate_as_responses_do(name):
+def test_the_search_finds_what_trying_every_path_finds(name):
     model = MODELS[name]
     h = complex_normal((3, *model.in_shape), gen("correlate", name), DOUBLE)
-    flat = h.reshape(3, model.num_ant or 1, -1)
-    match = (flat.permute(2, 0, 1) @ model.atoms(h).mT).permute(1, 2, 0)
-    score, delay = model.delays(match)
-    assert score.shape == (3, len(model.grid()), len(delay))
-    for cell, late in ((0, 0), (len(model.grid()) // 2, len(delay) // 3), (-1, -1)):
-        theta = model.grid()[cell].clone()
-        theta[2] = delay[late]
-        wanted = (model.responses(theta[None])[0].conj() * h).flatten(1).sum(-1)
-        torch.testing.assert_close(score[:, cell, late].abs(), wanted.abs(), rtol=1e-5, atol=1e-5)
+    grid = pairs_of(model)
+    delay = model.delays(torch.ones(len(model.subcarriers or (0,)), dtype=DOUBLE))[1]
+    grid = grid.repeat_interleave(len(delay), 0)
+    grid[:, 2] = delay.repeat(len(grid) // len(delay))
+    s = model.responses(grid).flatten(1)
+    wanted = (s.conj() @ h.flatten(1).mT).abs().square().mT / s.abs().square().sum(-1)
+    task = Whitened(model, Identity(model.in_shape), h.flatten(1), torch.ones(3, s.shape[-1], dtype=torch.float64))
+    spot, energy = coarse(task, task.y)
+    torch.testing.assert_close(energy, wanted.amax(-1), rtol=1e-5, atol=1e-5)
+    assert any(torch.equal(spot[0], one) for one in grid)
+
+
+def test_the_search_of_a_long_array_takes_one_curvature_at_a_time(monkeypatch):
+    """In pieces of any size it finds the same places."""
+    model = LinePaths(64, tuple(range(4)), 1e8, 3e10, max_curvature=1e-3)
+    h = complex_normal((5, 64, 4), gen("pieces"), DOUBLE).flatten(1)
+    task = Whitened(model, Identity((64, 4)), h, torch.ones(5, 256, dtype=torch.float64))
+    whole = coarse(task, task.y)
+    monkeypatch.setattr(nomp_search, "SEARCH_ENTRIES", 1 << 12)
+    fresh = Whitened(model, Identity((64, 4)), h, task.weight)
+    torch.testing.assert_close(coarse(fresh, task.y), whole)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_what_is_seen_of_every_path_along_diagonals_is_what_it_is(batch):
+    """Two units of 6 antennas, and the middle of the band for all tones."""
+    model = LinePaths(12, (0, 1, 2), 1e9, 3e10, max_curvature=0.01)
+    a = torch.zeros(*batch, 8, 12, dtype=torch.complex64)
+    a[..., :4, :6], a[..., 4:, 6:] = complex_normal((2, *batch, 4, 6), gen("seen"))
+    norms = nomp_search._norms(Kron(Dense(a), Identity((3,))), model, a)
+    grid = pairs_of(model) * model.middle()
+    s = LinePaths(12).responses(grid).to(a.dtype)
+    wanted = (a @ s.mT).abs().square().sum(-2)
+    torch.testing.assert_close(norms.flatten(-2), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_what_the_channel_cannot_tell_is_not_free():

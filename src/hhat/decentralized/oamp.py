@@ -21,7 +21,7 @@ from hhat.ops.compose import compose
 from hhat.ops.coupling import coupled_axes
 from hhat.ops.elementary import Identity
 from hhat.ops.linalg import squared
-from hhat.ops.posterior import posterior
+from hhat.ops.posterior import condition
 from hhat.ops.structured import Kron
 from hhat.types import Estimate, Gaussian, Observation, Shape, State
 
@@ -59,24 +59,27 @@ class LinearWork(Job):
         op: LinearOp = obs.op.like(obs.y)  # type: ignore[attr-defined]
         v, noise, num_out = request["v"], request["level"], len(op.out_shape)
         event, out = tuple(range(-len(op.in_shape), 0)), tuple(range(-num_out, 0))
-        after = posterior(op, obs.y, Gaussian(z, v), noise).belief
+        given, left = condition(op, v, noise, like=obs.y), obs.y - op.apply(z)
+        moved = given(left)[0]  # of the posterior from z on: y is met once, not for the step and the energies anew
         shared = tuple(axis for axis in event if self.v_shape[axis] == 1)
-        var = after.var.expand(*obs.batch_shape, *op.in_shape).mean(shared, keepdim=True)
-        step = self.quantiser.send(after.mean - z, len(event))
+        var = given.var.expand(*obs.batch_shape, *op.in_shape).mean(shared, keepdim=True)
+        step = self.quantiser.send(moved, len(event))
         batch = obs.batch_shape
         energies = (
-            squared(obs.y - op.apply(z)).sum(out),
+            squared(left).sum(out),
             op.squares.apply(v.expand(z.shape)).sum(out),
             noise.expand(*batch, *op.out_shape).sum(out),
-            squared(obs.y - op.apply(after.mean)).sum(out),
+            squared(left - op.apply(moved)).sum(out),
         )
-        var = var + self.quantiser.error_var(after.mean - z, step, len(event))
+        var = var + self.quantiser.error_var(moved, step, len(event))
         answer = {"codes": step.codes, "scale": step.scale, "var": var}
         answer |= {name: value.expand(batch) for name, value in zip(ENERGIES, energies, strict=True)}
-        ok = torch.stack(
-            [finite(value.expand((*batch, *value.shape[len(batch) :])), batch) for value in answer.values()]
-        )
-        return {**{name: _zeroed(value, ~ok.all(0)) for name, value in answer.items()}, "ok": ok.all(0)}
+        # what is not finite in the step is not finite in the energy after it either
+        ok = finite(var.expand(*batch, *var.shape[len(batch) :]), batch)
+        ok = ok & torch.stack([value.expand(batch) for value in energies]).isfinite().all(0)
+        if not bool(ok.all()):
+            answer = {name: _zeroed(value, ~ok) for name, value in answer.items()}
+        return {**answer, "ok": ok}
 
     def shapes(self, obs: Observation) -> dict[str, Shape]:
         batch, event = obs.batch_shape, tuple(obs.op.in_shape)

@@ -10,11 +10,11 @@ from torch import Tensor
 from hhat.methods.base import Method
 from hhat.methods.linear import rls
 from hhat.methods.nomp_fit import Fit, Whitened, fitted, normal_at
-from hhat.methods.nomp_paths import DELAYS_PER_TONE, LinePaths, line_paths
-from hhat.ops.base import LinearOp, cached
+from hhat.methods.nomp_paths import LinePaths, line_paths
+from hhat.methods.nomp_search import coarse
+from hhat.ops.base import LinearOp
 from hhat.ops.linalg import per_axis, squared
 from hhat.ops.posterior import posterior
-from hhat.ops.structured import Kron
 from hhat.types import Estimate, Gaussian, Observation, State
 
 FLOOR = 1e-12
@@ -23,10 +23,6 @@ WORTH = 0.5
 """A path that gains less than this share of its price on the coarse grid is not refined: it ends the search."""
 SIGNIFICANT = 2.0
 """Standard deviations by which the residual's energy must exceed that of noise to be taken for channel."""
-DIM = 1e-3
-"""Paths of which y sees less than this share of what it sees of the best are searched as if it saw so much."""
-SEARCH_ENTRIES = 1 << 22
-"""Correlations formed at a time (32 MB)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,55 +210,3 @@ class Nomp(Method):
     @classmethod
     def example(cls, gen: torch.Generator) -> "Nomp":
         return cls(max_paths=2)
-
-
-def coarse(task: Whitened, residual: Tensor) -> tuple[Tensor, Tensor]:
-    """Where on the grid a path agrees best with the residual, (*batch, 3), and the energy it explains there (*batch).
-
-    The place is that of the largest |s^H op^H r|^2 / |op s|^2, in single precision: only the start of the refinement
-    depends on it.
-    """
-    model, batch = task.model, residual.shape[:-1]
-    back = task.op.adjoint((residual * task.weight).unflatten(-1, tuple(task.op.out_shape)))
-    back = back.reshape(-1, model.num_ant or 1, len(model.subcarriers or (0,)))
-    # squares of what is divided by small noise would leave single precision
-    back = (back / back.abs().amax((-2, -1), keepdim=True).clamp_min(1e-300)).to(torch.complex64)
-    atoms, grid = model.atoms(back), model.grid().to(back.device)
-    norms = _norms(task.op, model, back)
-    norms = norms.expand(*batch, len(grid)).reshape(-1, len(grid), 1)
-    size = max(1, SEARCH_ENTRIES // (len(grid) * DELAYS_PER_TONE * back.shape[-1]))
-    spots = []
-    for start in range(0, len(back), size):
-        some = back[start : start + size]
-        match = (some.permute(2, 0, 1) @ atoms.mT).permute(1, 2, 0)
-        score, delay = model.delays(match)
-        best = (squared(score) / norms[start : start + size]).flatten(1).argmax(-1)
-        spot = grid[best // len(delay)].clone()
-        spot[:, 2] = delay[best % len(delay)]
-        spots.append(spot)
-    spots = torch.cat(spots).reshape(*batch, 3)
-    seen = task.seen(model.responses(spots[..., None, :]))[..., 0, :]
-    energy = squared((seen.conj() * residual).sum(-1))
-    return spots, energy / squared(seen).sum(-1).clamp_min(1e-300)
-
-
-def _norms(op: LinearOp, model: LinePaths, like: Tensor) -> Tensor:
-    """|op s|^2 on the grid at delay 0 up to a factor, (*op batch, grid); once per operator. Dark places count as DIM.
-
-    Where op is apart in antennas and tones, the antennas at the middle of the band stand for all tones.
-    """
-
-    def make() -> Tensor:
-        own, grid, lead = op.like(like), model.grid().to(like.device), model
-        if isinstance(own, Kron) and own.left.in_shape == model.in_shape[:1] != model.in_shape:
-            own, lead = own.left, LinePaths(model.num_ant)
-            grid = grid * model.middle()
-        size = max(1, SEARCH_ENTRIES // math.prod((*own.in_shape, *own.batch_shape)))
-        parts = []
-        for start in range(0, len(grid), size):
-            s = lead.responses(grid[start : start + size]).to(like.dtype)
-            parts.append(squared(own.lift(1).apply(s)).flatten(-len(own.out_shape)).sum(-1))
-        norms = torch.cat(parts, -1)
-        return torch.maximum(norms, DIM * norms.amax(-1, keepdim=True)).clamp_min(torch.finfo(norms.dtype).tiny)
-
-    return cached(op, ("nomp", model, str(like.device)), make)

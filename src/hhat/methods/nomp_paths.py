@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from jaxtyping import Complex, Float
@@ -113,8 +112,8 @@ class LinePaths:
         out[..., -1, :, :, :] = s
         return out.reshape(*lead, len(self.free) + 1, geometry.shape[-2], *self.in_shape)
 
-    def grid(self) -> Float[Tensor, "grid 3"]:
-        """Angles and curvatures of the coarse search, at delay 0, float64."""
+    def search_axes(self) -> tuple[Float[Tensor, " psi"], Float[Tensor, " phi"]]:
+        """Angles, at equal steps, and curvatures of the coarse search, float64."""
         ant = self.num_ant or 1
         fine = ANGLES_PER_ANTENNA * ant
         # with squint the two ends are not the same path, and line arrays see many paths there
@@ -125,12 +124,12 @@ class LinePaths:
             largest = NEAREST * (ant - 1) ** -1.5 if self.max_curvature is None else self.max_curvature
             count = 1 + math.ceil(largest * ant**2 / CURVATURE_STEP)
             phi = torch.linspace(0, largest, count, dtype=torch.float64)
-        pairs = torch.cartesian_prod(psi, phi)
-        return torch.cat([pairs, torch.zeros(len(pairs), 1, dtype=torch.float64)], -1)
+        return psi, phi
 
-    def atoms(self, like: Tensor) -> Complex[Tensor, "tone grid ant"]:
-        """conj(s) of the grid per tone (one for all without squint), in the precision and on the device of `like`."""
-        return _atoms(self, like.dtype, like.device)
+    def squint(self) -> Float[Tensor, " tone"]:
+        """1 + f / f_c per tone; one value for all without a carrier."""
+        squint = self._axes(torch.zeros(()))[2]
+        return squint if self.carrier_hz is not None else squint[:1]
 
     def delays(self, spectrum: Complex[Tensor, "*batch tone"]) -> tuple[Tensor, Float[Tensor, " delay"]]:
         """sum_k exp(+j 2 pi delay f_k) spectrum_k on a grid of delays, by a zero-padded inverse FFT, and the grid."""
@@ -169,17 +168,6 @@ class LinePaths:
         j = torch.arange(self.num_ant or 1, dtype=torch.float64, device=like.device)[:, None]
         f = torch.tensor(self.subcarriers or (0,), dtype=torch.float64, device=like.device) * self.spacing_hz
         return j, f, 1 + f / self.carrier_hz if self.carrier_hz is not None else torch.ones_like(f)
-
-
-@lru_cache(maxsize=4)
-def _atoms(model: LinePaths, dtype: torch.dtype, device: torch.device) -> Tensor:
-    j, _, squint = model._axes(torch.zeros((), device=device))
-    psi, phi, _ = model.grid().to(device).unbind(-1)
-    j = j[:, 0]
-    lead = psi[:, None] * j - phi[:, None] * j.square()
-    per_tone = squint[:, None, None] if model.carrier_hz is not None else squint[:1, None, None]
-    phase = -2 * math.pi * torch.remainder(lead * per_tone, 1.0)
-    return torch.polar(torch.ones_like(phase), phase).to(dtype)
 
 
 def line_paths(shape: Shape, axes: tuple[str, ...] | None, about: About | None = None) -> LinePaths | None:
