@@ -42,6 +42,10 @@ class Quantiser(abc.ABC):
     def count_bits(self, entries: int) -> int:
         """Bits of one item of so many complex entries, its scale included."""
 
+    def fault(self, sent: Sent) -> str:
+        """What no sender of this kind sends; empty where nothing is wrong."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Floats(Quantiser):
@@ -94,6 +98,14 @@ class Uniform(Quantiser):
 
     def count_bits(self, entries: int) -> int:
         return 2 * self.bits * entries + SCALE_BITS
+
+    def fault(self, sent: Sent) -> str:
+        half = 2 ** (self.bits - 1)
+        if bool((sent.scale < 0).any()):
+            return "scale: expected at least 0"
+        return (
+            f"codes: expected {-half}..{half - 1}" if bool(((sent.codes < -half) | (sent.codes >= half)).any()) else ""
+        )
 
     def _divisor(self, scale: Tensor) -> Tensor:
         return self.step(scale).clamp_min(torch.finfo(scale.dtype).tiny)
