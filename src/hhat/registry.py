@@ -83,6 +83,7 @@ PRIORS = {
     "pattern-coupled": Entry(
         "hhat.priors.hierarchical:pattern_coupled", "variances coupled to neighbours, 1-D or torus", "Fang et al. 2015"
     ),
+    "cnn": Entry("hhat.priors.hierarchical:convolutional", "variances by a trained network, angles and delays", "hhat"),
     "markov-gamma": Entry(
         "hhat.priors.hierarchical:markov_gamma",
         "Gamma precisions along a Markov chain, corrected",
@@ -192,8 +193,14 @@ EXPERIMENTS = {
     "xl-mimo/clusters": Entry(
         "hhat.experiments.xl_mimo_clusters:EXPERIMENT", "paths, coefficients and both, points to CDL clusters", "hhat"
     ),
+    "xl-mimo/fronthaul": Entry(
+        "hhat.experiments.xl_mimo_fronthaul:EXPERIMENT", "NMSE against bits that units send", "hhat"
+    ),
     "xl-mimo/overall": Entry(
         "hhat.experiments.xl_mimo_overall:EXPERIMENT", "whole array: every way, and bounds", "hhat"
+    ),
+    "xl-mimo/rounds": Entry(
+        "hhat.experiments.xl_mimo_rounds:EXPERIMENT", "NMSE against rounds and bits, two priors at the centre", "hhat"
     ),
     "xl-mimo/units": Entry("hhat.experiments.xl_mimo_units:EXPERIMENT", "units: all methods, and bounds", "hhat"),
     "xl-mimo/scaling": Entry(

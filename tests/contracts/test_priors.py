@@ -18,6 +18,7 @@ CASES = {
     "markov short": {"appear": 0.3, "vanish": 0.3, "var": 2.0},
     "ising": {},
     "pattern-coupled": {},
+    "cnn": {},
     "markov-gamma": {},
     "markov-gamma-printed": {},
     "markov-random-field": {},

@@ -43,12 +43,18 @@ class Broken(Job):
             answer["var"] = torch.full_like(answer["var"], torch.nan)
         if self.how == "wrong shape":
             answer["codes"] = answer["codes"][..., :1]
+        if self.how.startswith("out of range: "):
+            name = self.how.removeprefix("out of range: ")
+            answer[name] = answer[name] - 2**20
         if self.how == "a part missing":
             del answer["codes"]
         return answer
 
     def shapes(self, obs):
         return self.job.shapes(obs)
+
+    def fault(self, obs, answer):
+        return self.job.fault(obs, answer)
 
 
 def broken(units, method):

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("plotly", reason="figures need plotly: pip install hhat[report]")
 
-from hhat.bench.experiment import grid
-from hhat.bench.report import curves, figures
+from hhat.bench.experiment import Experiment, grid
+from hhat.bench.report import curves, figures, tradeoff
 from hhat.bench.report.at_point import cost, front, times
 from hhat.bench.report.panels import panels
 from hhat.bench.report.words import best_of, digits, logarithmic, spell_point, title_of
@@ -145,3 +145,46 @@ def test_the_best_is_the_least_error_the_greatest_rate_and_the_ratio_nearest_to_
     assert best("variance_ratio", 0.5, 1.9, 3.0) == 1.9  # 0.5 is further off by the factor
     assert best("e0", 1.0, 2.0) is None and best("nmse_db") is None
     assert math.isclose(best("gain_over_gmp_db", 1.0, 2.5), 2.5)
+
+
+def test_a_metric_against_another_is_one_drawing_with_a_front():
+    """Two methods at bits x rounds: a line per method and panel of points, in one pair of axes."""
+    points = grid({"rounds": (1, 2, 3), "bits": (4, 8)})
+    price = {(m, repr(p)): p["rounds"] * p["bits"] * (2 if m == "b" else 1) for m in "ab" for p in points}
+    error = {key: -1.0 - math.log(spent) + (0.5 if key[0] == "b" else 0) for key, spent in price.items()}
+    rows = [row(m, p, price[m, repr(p)], "fronthaul_bits_per_sample") for m in "ab" for p in points]
+    rows += [row(m, p, error[m, repr(p)]) for m in "ab" for p in points]
+    rows.append(row("b", {"rounds": 9, "bits": 4}, -99.0))  # without a price it has no place
+    split, names = panels(r["point"] for r in rows), {"a": 0, "b": 1}
+    marks = tradeoff.placed(rows, "nmse_db", "fronthaul_bits_per_sample")
+    assert len(marks) == 12 and all(mark.x == price[mark.row["method"], repr(mark.row["point"])] for mark in marks)
+    best = tradeoff.unbeaten(marks)
+    for mark in marks:
+        beaten = any(
+            o.x <= mark.x
+            and o.row["value"] <= mark.row["value"]
+            and (o.x, o.row["value"]) != (mark.x, mark.row["value"])
+            for o in marks
+        )
+        assert beaten == (mark not in best) or any((o.x, o.row["value"]) == (mark.x, mark.row["value"]) for o in best)
+    drawing = tradeoff.drawing(rows, "nmse_db", "fronthaul_bits_per_sample", split, names)
+    data = json.loads(drawing.data())
+    lines = data["data"][1:]
+    assert len(lines) == 4 and sum(trace["showlegend"] for trace in lines) == 2
+    assert all(trace["x"] == sorted(trace["x"]) and len(trace["x"]) == 3 for trace in lines)
+    assert data["data"][0]["line"]["shape"] == "hv" and data["layout"]["xaxis"]["type"] == "log"
+    assert f"a at rounds 1, bits 4 (4.00, {digits(-1 - math.log(4), 'nmse_db')} [" in drawing.says
+    table = tradeoff.table(rows, "nmse_db", "fronthaul_bits_per_sample")
+    assert table.count("<tr") == 13 and table.count(">yes<") == len(best)
+    assert tradeoff.drawing(rows[:3], "nmse_db", "fronthaul_bits_per_sample", split, names) is None
+    assert (
+        tradeoff.drawing(rows, "fronthaul_bits_per_sample", "nmse_db", split, names) is None
+    )  # no telling what is good
+
+
+def test_a_price_is_one_of_the_metrics():
+    named = {"name": "a", "title": "b", "waits_for": "c"}
+    assert Experiment(**named, metrics=("nmse_db", "bits"), over="bits").over == "bits"
+    for over in ("nmse_db", "time"):
+        with pytest.raises(ValueError, match=f"over: expected one of .*bits.*, got '{over}'"):
+            Experiment(**named, metrics=("nmse_db", "bits"), over=over)

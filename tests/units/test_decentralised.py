@@ -19,7 +19,9 @@ from hhat.decentralized import (
     ReportedNoise,
     TopUpload,
 )
+from hhat.decentralized.quantise import with_rounding
 from hhat.decentralized.split import joined, pieces, split, unit_count, unit_operators, without_units
+from hhat.methods.oamp import extrinsic
 from hhat.ops import Dense, Fourier, Identity, Kron, Stack, posterior
 from hhat.priors import Gauss
 from hhat.random import complex_normal
@@ -230,6 +232,31 @@ def test_few_bits_add_the_noise_they_report():
         est = hhat.solve(hhat.method("decentralised", unit=unit, upload=upload, centre=Concatenate()), slot.obs)
         error = (est.belief.mean - slot.truth.h).abs().square().mean()
         assert 0.7 < float(est.belief.var.mean() / error) < 1.4
+
+
+def test_rounding_widens_the_extrinsic_and_leaves_its_mean():
+    step = complex_normal((4, 5), gen("rounding"))
+    v, var, error = (
+        torch.tensor(2.0),
+        torch.rand(4, 1, generator=gen("var")) * 1.9,
+        torch.rand(4, 1, generator=gen("e")),
+    )
+    before = Gaussian(torch.zeros((), dtype=torch.complex64), v)
+    exact, got = extrinsic(Gaussian(step, var), before), extrinsic(with_rounding(step, var, v, error), before)
+    torch.testing.assert_close(got.mean, exact.mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got.var, exact.var + error * (v / (v - var)).square(), rtol=1e-4, atol=1e-4)
+    nothing = with_rounding(step, torch.tensor(2.0), v, torch.tensor(0.3))
+    assert float(nothing.mean.abs().max()) < 1e-30 and float(nothing.var) == 2.0
+
+
+@pytest.mark.parametrize(("prior", "steps"), [("pattern-coupled", 10), ("cnn", 5)])
+def test_six_bits_of_rounds_cost_little_and_hurt_no_channel(prior, steps):
+    slot = NearField(snr_db=10.0).draw(24, gen("rounds"))
+    method = hhat.method("oamp-decentralised", prior=hhat.prior(prior, basis=PAPER.basis()), max_steps=steps, tol=-1.0)
+    exact, rounded = (hhat.solve(replace(method, quantiser=q), slot.obs).belief.mean for q in (None, MidTread(6)))
+    loss = ratio(rounded, slot.truth.h) / ratio(exact, slot.truth.h)
+    assert abs(db(loss.mean())) < 0.15 and db(loss.max()) < 0.6
+    assert db(ratio(exact, slot.truth.h).mean()) < -12.3
 
 
 def test_raw_pilots_are_the_central_method():

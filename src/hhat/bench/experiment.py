@@ -132,6 +132,7 @@ class Experiment:
               methods see the same channels, and at every point
     claims:   what a paper says of it, as data; the report holds each against the measurement
     note:     what a reader of the numbers has to know, e.g. which method is a bound
+    over:     one of the metrics that is a price (bits, say): the report draws the first metric against it
     example:  keep the first channel of block 0 and its estimate, for a picture
     waits_for: what has to be there before it can be run, where its claims alone are declared (no methods, no profiles)
     """
@@ -148,11 +149,14 @@ class Experiment:
     note: str = ""
     example: bool = True
     waits_for: str = ""
+    over: str = ""
 
     def __post_init__(self) -> None:
         runnable = self.scenario is not undeclared and bool(self.methods) and bool(self.profiles)
         if runnable == bool(self.waits_for):
             raise ValueError(f"{self.name}: expected scenario, methods and profiles, or what it waits for instead")
+        if self.over and self.over not in self.metrics[1:]:
+            raise ValueError(f"{self.name}: over: expected one of {self.metrics[1:]}, got '{self.over}'")
         for name, profile in self.profiles.items():
             strangers = [label for label in profile.methods or () if label not in self.methods]
             if strangers:

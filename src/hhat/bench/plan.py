@@ -68,6 +68,8 @@ def plan(experiment: Experiment, profile: str, device: str = "cpu") -> Plan:
             "versions": versions(),
             **_about(worker),
         }
+        if experiment.over:
+            recipe["over"] = experiment.over
     keys = tuple(task.key for task in tasks)
     run = Run(digest(profile, recipe, keys), experiment.name, profile, recipe, machine(), keys)
     return Plan(experiment, chosen, run, tuple(tasks), device)

@@ -1,12 +1,13 @@
 """Arrays whose antennas are shared by processing units: local estimates, fusion, refinement, the link between them."""
 
+from hhat.decentralized.compact import ParametricUpload, TopUpload
 from hhat.decentralized.execute import Executor, Processes, Serial
 from hhat.decentralized.method import Decentralised
 from hhat.decentralized.oamp import DecentralisedOamp
 from hhat.decentralized.quantise import Floats, MidRise, MidTread, Quantiser
 from hhat.decentralized.refine import Concatenate, Literal, ReportedNoise
 from hhat.decentralized.units import UnitsLostError
-from hhat.decentralized.uploads import ExtrinsicUpload, PosteriorUpload, RawUpload, TopUpload, Upload
+from hhat.decentralized.uploads import ExtrinsicUpload, PosteriorUpload, RawUpload, Upload
 
 __all__ = [
     "Concatenate",
@@ -18,6 +19,7 @@ __all__ = [
     "Literal",
     "MidRise",
     "MidTread",
+    "ParametricUpload",
     "PosteriorUpload",
     "Processes",
     "Quantiser",

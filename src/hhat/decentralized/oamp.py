@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hhat.decentralized.execute import Executor, Serial
 from hhat.decentralized.method import lost_info, lost_status, lost_words
-from hhat.decentralized.quantise import Floats, Quantiser, Sent
+from hhat.decentralized.quantise import Floats, Quantiser, Sent, with_rounding
 from hhat.decentralized.split import joined, pieces, split, unit_count, unit_operators
 from hhat.decentralized.units import Job, Lost, Message, Unit
 from hhat.decentralized.uploads import OK_BITS
@@ -71,7 +71,6 @@ class LinearWork(Job):
             noise.expand(*batch, *op.out_shape).sum(out),
             squared(left - op.apply(moved)).sum(out),
         )
-        var = var + self.quantiser.error_var(moved, step, len(event))
         answer = {"codes": step.codes, "scale": step.scale, "var": var}
         answer |= {name: value.expand(batch) for name, value in zip(ENERGIES, energies, strict=True)}
         # what is not finite in the step is not finite in the energy after it either
@@ -191,14 +190,15 @@ class DecentralisedOamp(Oamp):
                 var.append(v)
                 continue
             step, ok = Sent(answer["codes"], answer["scale"]), answer["ok"][(..., *(None,) * num)]
-            mean.append(here + quantiser.receive(step).to(obs.y.dtype))
-            var.append(torch.where(ok, answer["var"], v))
+            found = with_rounding(quantiser.receive(step).to(obs.y.dtype), answer["var"], v, quantiser.noise_var(step))
+            mean.append(here + found.mean)
+            var.append(torch.where(ok, found.var, v))
         before = Gaussian(views.mix.adjoint(joined(rounded, num)), v)
         all_lost = (
             torch.stack([answer["ok"] for answer in answers if not isinstance(answer, Lost)]).any(0).logical_not()
         )
-        found = joined(mean, num).masked_fill(all_lost[(..., *(None,) * num)], torch.nan)  # `solve` marks these items
-        linear = Gaussian(views.mix.adjoint(found), torch.stack(var).mean(0))
+        whole = joined(mean, num).masked_fill(all_lost[(..., *(None,) * num)], torch.nan)  # `solve` marks these items
+        linear = Gaussian(views.mix.adjoint(whole), torch.stack(var).mean(0))
         there = [v.new_zeros(batch) if isinstance(answer, Lost) else answer["ok"] for answer in answers]
         lost = torch.stack([item == 0 for item in there], -1)
         shape = views.ops[0].in_shape

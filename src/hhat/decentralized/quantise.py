@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hhat.ops.linalg import squared
+from hhat.types import Gaussian
 
 SCALE_BITS = 32
 
@@ -41,6 +42,10 @@ class Quantiser(abc.ABC):
     @abc.abstractmethod
     def count_bits(self, entries: int) -> int:
         """Bits of one item of so many complex entries, its scale included."""
+
+    def fault(self, sent: Sent) -> str:
+        """What no sender of this kind sends; empty where nothing is wrong."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,14 @@ class Uniform(Quantiser):
     def count_bits(self, entries: int) -> int:
         return 2 * self.bits * entries + SCALE_BITS
 
+    def fault(self, sent: Sent) -> str:
+        half = 2 ** (self.bits - 1)
+        if bool((sent.scale < 0).any()):
+            return "scale: expected at least 0"
+        return (
+            f"codes: expected {-half}..{half - 1}" if bool(((sent.codes < -half) | (sent.codes >= half)).any()) else ""
+        )
+
     def _divisor(self, scale: Tensor) -> Tensor:
         return self.step(scale).clamp_min(torch.finfo(scale.dtype).tiny)
 
@@ -145,3 +158,17 @@ class MidRise(Uniform):
 def index_bits(entries: int) -> int:
     """Bits that name one of so many entries."""
     return math.ceil(math.log2(entries)) if entries > 1 else 0
+
+
+def with_rounding(step: Tensor, var: Tensor, v: Tensor, error: Tensor) -> Gaussian:
+    """The posterior of x - x_pri, x ~ CN(x_pri, v), for one who has the posterior's step with rounding noise `error`.
+
+      kept = (v - var) / (v - var + error):   mean = kept step,   variance = var + kept error
+
+    v - var is the variance of the step itself. With the prior divided out that is the extrinsic of the exact step, its
+    mean as if the step were exact and its variance wider by error (v / (v - var))^2; were the variance alone widened,
+    the division would turn rounding into a bias, and blow up where rounding exceeds what was learned.
+    """
+    learned = (v - var).clamp_min(torch.finfo(v.dtype).tiny)
+    kept = learned / (learned + error)
+    return Gaussian(kept * step, var + kept * error)

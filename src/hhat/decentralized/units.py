@@ -35,6 +35,10 @@ class Job(abc.ABC):
     def shapes(self, obs: Observation) -> dict[str, Shape]:
         """What a sound answer holds: every tensor finite, of this shape."""
 
+    def fault(self, obs: Observation, answer: Message) -> str:
+        """What else is wrong with an answer of sound shapes, a code out of range say; empty where nothing is."""
+        return ""
+
 
 @dataclass(frozen=True, eq=False)
 class Unit:
@@ -66,4 +70,5 @@ class Unit:
                 return Lost(f"refused: {name}: expected shape {tuple(shape)}, got {tuple(getattr(value, 'shape', ()))}")
             if not bool(torch.isfinite(value).all()):
                 return Lost(f"refused: {name} is not finite")
-        return answer
+        fault = self.job.fault(self.observed(request), answer)
+        return Lost(f"refused: {fault}") if fault else answer

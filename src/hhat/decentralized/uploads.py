@@ -1,7 +1,7 @@
-"""What a unit sends to the centre, as named objects: posterior, extrinsic, largest coefficients, or its raw pilots.
+"""What a unit sends to the centre, as named objects: posterior, extrinsic, raw pilots; shorter ones in `compact`.
 
-A new kind (parameters of paths, say) is a subclass of `EstimateUpload` with its own `encode`, `decode`, `code_shapes`
-and `count_bits`; nothing else knows the kinds apart.
+A new kind is a subclass of `EstimateUpload` with its own `encode`, `decode`, `code_shapes`, `fault` and
+`count_bits` (`ParametricUpload` is one); nothing else knows the kinds apart.
 """
 
 import abc
@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hhat.decentralized.quantise import Floats, Quantiser, Sent, index_bits
+from hhat.decentralized.quantise import Floats, Quantiser, Sent
 from hhat.decentralized.units import Job, Message
 from hhat.methods.oamp import Oamp, extrinsic
 from hhat.methods.sbl import Sbl
 from hhat.methods.solve import solve
 from hhat.ops.base import LinearOp
 from hhat.ops.elementary import Identity
-from hhat.ops.linalg import squared
 from hhat.ops.posterior import posterior
 from hhat.types import Estimate, Gaussian, Observation, Shape, Status
 
@@ -62,6 +61,10 @@ class Upload(abc.ABC):
     def count_bits(self, obs: Observation, method: Any) -> int:
         """Of one item, everything included."""
 
+    def fault(self, message: Message, obs: Observation, method: Any) -> str:
+        """What no sound unit would send, in a message of the right shapes; empty where there is nothing."""
+        return self.quantiser.fault(Sent(message["codes"], message["scale"]))
+
 
 @dataclass(frozen=True)
 class EstimateUpload(Upload):
@@ -75,25 +78,29 @@ class EstimateUpload(Upload):
         x = basis_of(method, obs).adjoint(mean)
         return Gaussian(x, est.belief.var.expand(mean.shape).mean(event, keepdim=True))
 
-    def encode(self, x: Tensor, obs: Observation) -> tuple[Message, Tensor]:
+    def encode(self, x: Tensor, est: Estimate, obs: Observation, method: Any) -> tuple[Message, Tensor]:
         """Codes, and what they add to the variance (*batch, 1, ..)."""
         num = len(obs.op.in_shape)
         sent = self.quantiser.send(x, num)
         return {"codes": sent.codes, "scale": sent.scale}, self.quantiser.error_var(x, sent, num)
 
-    def decode(self, message: Message, shape: Shape) -> Tensor:
+    def decode(self, message: Message, obs: Observation, method: Any) -> Tensor:
+        """The coefficients (*batch, *event)."""
         return self.quantiser.receive(Sent(message["codes"], message["scale"]))
 
-    def code_shapes(self, shape: Shape, num_event: int) -> dict[str, Shape]:
-        """shape: (*batch, *event) of the coefficients."""
-        lead = shape[: len(shape) - num_event]
-        return {"codes": (*shape, 2), "scale": (*lead, *(1,) * num_event)}
+    def code_shapes(self, obs: Observation, method: Any) -> dict[str, Shape]:
+        event = tuple(obs.op.in_shape)
+        return {"codes": (*obs.batch_shape, *event, 2), "scale": (*obs.batch_shape, *(1,) * len(event))}
+
+    def estimate(self, obs: Observation, method: Any) -> Estimate:
+        """What of the unit's estimate is sent."""
+        return solve(method, obs)
 
     def send(self, obs: Observation, method: Any) -> Message:
-        est = solve(method, obs)
+        est = self.estimate(obs, method)
         ok = est.status != Status.NONFINITE
         x = self.coefficients(est, obs, method)
-        codes, extra = self.encode(x.mean, obs)
+        codes, extra = self.encode(x.mean, est, obs, method)
         var = (x.var + extra).expand(*obs.batch_shape, *(1,) * len(obs.op.in_shape)).reshape(obs.batch_shape)
         message = {**codes, "var": torch.where(ok, var, 0.0).clamp_max(UNKNOWN), "ok": ok}
         if obs.noise_var is None:
@@ -103,18 +110,26 @@ class EstimateUpload(Upload):
         return message
 
     def shapes(self, obs: Observation, method: Any) -> dict[str, Shape]:
-        batch, event = obs.batch_shape, tuple(obs.op.in_shape)
+        batch = obs.batch_shape
         noise = {} if obs.noise_var is not None else {"noise_var": batch}
-        return {**self.code_shapes((*batch, *event), len(event)), "var": batch, "ok": batch, **noise}
+        return {**self.code_shapes(obs, method), "var": batch, "ok": batch, **noise}
+
+    def fault(self, message: Message, obs: Observation, method: Any) -> str:
+        if bool((message["var"] < 0).any()):
+            return "var: expected at least 0"
+        return super().fault(message, obs, method)
 
     def receive(self, message: Message, obs: Observation, method: Any) -> Received:
-        x = self.decode(message, (*obs.batch_shape, *obs.op.in_shape))
+        x = self.decode(message, obs, method)
         mean = basis_of(method, obs).apply(x.to(obs.y.dtype))
         return Received(mean, message["var"], message["ok"], message.get("noise_var"))
 
     def count_bits(self, obs: Observation, method: Any) -> int:
-        entries = math.prod(obs.op.in_shape)
-        return self.quantiser.count_bits(entries) + VAR_BITS + OK_BITS + NOISE_BITS * (obs.noise_var is None)
+        return self.quantiser.count_bits(math.prod(obs.op.in_shape)) + self.rest_bits(obs)
+
+    def rest_bits(self, obs: Observation) -> int:
+        """Of what goes with every estimate."""
+        return VAR_BITS + OK_BITS + NOISE_BITS * (obs.noise_var is None)
 
 
 @dataclass(frozen=True)
@@ -152,49 +167,6 @@ class ExtrinsicUpload(EstimateUpload):
             noise = est.info["noise_var"] if obs.noise_var is None else obs.noise_var
             r = extrinsic(posterior(op, obs.y, before, noise).belief, before)
         return Gaussian(r.mean, r.var.expand(r.mean.shape).mean(event, keepdim=True))
-
-
-@dataclass(frozen=True)
-class TopUpload(EstimateUpload):
-    """The `count` largest coefficients: their numbers (log2 N bits each) and quantised values. The energy of what is
-    left out is added to the variance."""
-
-    count: int = 32
-
-    def __post_init__(self):
-        if self.count < 1:
-            raise ValueError(f"TopUpload: count: expected at least 1, got {self.count}")
-
-    def encode(self, x: Tensor, obs: Observation) -> tuple[Message, Tensor]:
-        num = len(obs.op.in_shape)
-        flat = x.flatten(-num)
-        count, size = min(self.count, flat.shape[-1]), flat.shape[-1]
-        index = squared(flat).topk(count, -1).indices
-        kept = flat.gather(-1, index)
-        sent = self.quantiser.send(kept, 1)
-        left_out = (squared(flat).sum(-1, keepdim=True) - squared(kept).sum(-1, keepdim=True)).clamp_min(0) / size
-        extra = left_out + self.quantiser.error_var(kept, sent, 1) * (count / size)
-        return {"codes": sent.codes, "scale": sent.scale, "index": index}, extra[(..., *(None,) * (num - 1))]
-
-    def decode(self, message: Message, shape: Shape) -> Tensor:
-        values = self.quantiser.receive(Sent(message["codes"], message["scale"]))
-        num = len(shape) - values.ndim + 1
-        index = message["index"]
-        size = math.prod(shape[len(shape) - num :])
-        if bool(((index < 0) | (index >= size)).any()):
-            raise ValueError(f"TopUpload: expected numbers of coefficients 0..{size - 1}, got others")
-        return values.new_zeros(*values.shape[:-1], size).scatter(-1, index, values).reshape(shape)
-
-    def code_shapes(self, shape: Shape, num_event: int) -> dict[str, Shape]:
-        lead, size = shape[: len(shape) - num_event], math.prod(shape[len(shape) - num_event :])
-        count = min(self.count, size)
-        return {"codes": (*lead, count, 2), "scale": (*lead, 1), "index": (*lead, count)}
-
-    def count_bits(self, obs: Observation, method: Any) -> int:
-        size = math.prod(obs.op.in_shape)
-        count = min(self.count, size)
-        rest = VAR_BITS + OK_BITS + NOISE_BITS * (obs.noise_var is None)
-        return self.quantiser.count_bits(count) + count * index_bits(size) + rest
 
 
 @dataclass(frozen=True)
@@ -240,6 +212,9 @@ class LocalWork(Job):
 
     def shapes(self, obs: Observation) -> dict[str, Shape]:
         return self.upload.shapes(obs, self.method)
+
+    def fault(self, obs: Observation, answer: Message) -> str:
+        return self.upload.fault(answer, obs, self.method)
 
 
 def _event(obs: Observation) -> tuple[int, ...]:

@@ -121,7 +121,7 @@ class LinePaths:
         psi = turns if 0 in self.free else torch.zeros(1, dtype=torch.float64)
         phi = torch.zeros(1, dtype=torch.float64)
         if 1 in self.free:
-            largest = NEAREST * (ant - 1) ** -1.5 if self.max_curvature is None else self.max_curvature
+            largest = self.largest_curvature()
             count = 1 + math.ceil(largest * ant**2 / CURVATURE_STEP)
             phi = torch.linspace(0, largest, count, dtype=torch.float64)
         return psi, phi
@@ -148,13 +148,22 @@ class LinePaths:
         """1 + f / f_c of the middle of the band."""
         return float(self._axes(torch.zeros(()))[2].mean())
 
+    def largest_curvature(self) -> float:
+        """The largest phi that is searched; 0 without curvature."""
+        if 1 not in self.free:
+            return 0.0
+        return NEAREST * ((self.num_ant or 1) - 1) ** -1.5 if self.max_curvature is None else self.max_curvature
+
+    def period(self) -> float:
+        """Seconds after which delays repeat themselves on these tones."""
+        return 1 / (self._comb()[1] * self.spacing_hz)
+
     def told(self, geometry: Tensor) -> Tensor:
         """The geometry with angles in [-1/2, 1/2) and delays in [0, what the tones can tell)."""
         psi, phi, delay = geometry.unbind(-1)
-        _, step = self._comb()
         if self.carrier_hz is None:
             psi = torch.remainder(psi + 0.5, 1.0) - 0.5
-        return torch.stack([psi, phi, torch.remainder(delay, 1 / (step * self.spacing_hz))], -1)
+        return torch.stack([psi, phi, torch.remainder(delay, self.period())], -1)
 
     def _comb(self) -> tuple[Tensor, int]:
         """Tones as multiples of their common step, from 0, and the step."""

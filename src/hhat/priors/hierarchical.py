@@ -11,6 +11,7 @@ from hhat.ops.linalg import squared
 from hhat.priors.base import Prior
 from hhat.priors.gamma_field import chained, chained_as_printed, mrf
 from hhat.priors.gauss import Gauss
+from hhat.priors.learned import cnn
 from hhat.priors.m_step import SMALLEST, Em, GammaShape, Memory, Moments, MStep, PatternCoupling, Sight
 from hhat.types import Gaussian, Shape
 
@@ -139,3 +140,12 @@ def markov_random_field(
 def sparse_bayes(basis: LinearOp | None = None) -> Hierarchical:
     """One precision per coefficient, Gamma(eps, 0) with eps learned: the prior of UAMP-SBL (see `GammaShape`)."""
     return Hierarchical(GammaShape(), basis)
+
+
+def convolutional(weights: str | None = None, basis: LinearOp | None = None) -> Hierarchical:
+    """Variances by the M-step of `sbl-cnn`: trained, a layer per step, so that it wants as many steps as it has layers
+    (5 in the package's weights) and `max_steps` said: its last layer repeated makes the estimate worse.
+
+    weights: a file, or those of the package, which know angles and delays on two axes.
+    """
+    return Hierarchical(cnn(weights), basis)

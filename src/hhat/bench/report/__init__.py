@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hhat.bench.recipe import machine, spell
-from hhat.bench.report import at_point, channel, curves, figures, machines, page, tables, verdicts
+from hhat.bench.report import at_point, channel, curves, figures, machines, page, tables, tradeoff, verdicts
 from hhat.bench.report.capture import file_groups, metrics_of
 from hhat.bench.report.counted import unfinished
 from hhat.bench.report.figures import Drawing, Names
@@ -151,7 +151,9 @@ def _figures(
     """Each metric over the points, then what is drawn at the reference point alone."""
     split = panels(cells.point for cells in groups)
     where = f" At {at}." if at else ""
-    drawn = [_metric(found, metric, split, names, prefix) for metric in recipe["metrics"]]
+    over = recipe.get("over", "")
+    drawn = [_against(found, recipe["metrics"][0], over, split, names, prefix)] if over else []
+    drawn += [_metric(found, metric, split, names, prefix) for metric in recipe["metrics"] if metric != over]
     mine = [row for row in found if row["point"] == here[0].point]
     cost = at_point.cost(mine, COST_METRIC, names) if COST_METRIC in recipe["metrics"] else None
     timed = f"Time: of one estimate in a block of {here[0].cells[0].items}, median over blocks"
@@ -180,6 +182,15 @@ def _metric(found: Sequence[Row], metric: str, split: Sequence[Panel], names: Na
     if metric == "variance_ratio":
         caption += " On the dotted line a variance is honest, above it too sure of itself."
     return _figure(drawing, f"{prefix}-{metric}", caption, tables.of_metric(found, metric, split), len(split) > 1)
+
+
+def _against(found: Sequence[Row], metric: str, over: str, split: Sequence[Panel], names: Names, prefix: str) -> str:
+    drawing = tradeoff.drawing(found, metric, over, split, names)
+    if drawing is None:
+        return ""
+    caption = f"{title_of(metric)} against {title_of(over)}; bars hold 95 %. Left and low is good; nothing lies below "
+    caption += "the thin line. A line joins the settings of a method."
+    return _figure(drawing, f"{prefix}-against", caption, tradeoff.table(found, metric, over), broad=True)
 
 
 def _figure(drawing: Drawing, name: str, caption: str, table: str, broad: bool = False) -> str:

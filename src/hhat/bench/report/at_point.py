@@ -1,21 +1,21 @@
 """All methods at one point: error against time, calibration of the variances, and time alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hhat.bench.report.figures import INK, SOFT, Drawing, Names, axis, bars, go, layouts, style
-from hhat.bench.report.words import digits, listed, measured, time_of, title_of
+from hhat.bench.report.words import Number, digits, listed, measured, time_of, title_of
 from hhat.bench.summary import Group, Row, has_number
 
 MS = 1e3
 BAR_ROW = 30
 
 
-def front(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats in both time and error (Pareto), from the fastest to the most accurate."""
+def front(rows: Sequence[Row], price: Callable[[Row], Number] = lambda row: row["seconds"]) -> list[Row]:
+    """The rows that no other beats in both price (time) and error (Pareto), from the cheapest to the most accurate."""
     found: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row["seconds"], row["value"])):
+    for row in sorted(rows, key=lambda row: (price(row), row["value"])):
         if not found or row["value"] < found[-1]["value"]:
             found.append(row)
     return found

@@ -15,6 +15,7 @@ TITLES = {
     "variance_ratio": "squared error / reported variance",
     "channels_per_s": "channels per second",
     "batch": "channels per call",
+    "fronthaul_bits_per_sample": "fronthaul bits per pilot resource element and unit",
     "log10_condition": "log10 of the condition number",
     "converged": "share that converged",
 }
@@ -31,7 +32,7 @@ DEFINITIONS = {
 MEAN = "mean over realisations of what the experiment's score keeps; interval: 95 %, Student's t"
 LESS, MORE, ONE = "less", "more", "one"
 """Which value of a metric is the best: the least, the greatest, the one nearest to 1"""
-LOGARITHMIC = ("variance_ratio", "channels_per_s", "batch")
+LOGARITHMIC = ("variance_ratio", "channels_per_s", "batch", "fronthaul_bits_per_sample")
 SPREAD, EVEN_STEPS = 30.0, 2.5
 """A sweep over positive values is drawn on a logarithmic axis if it spans 30 and its ratios differ by at most 2.5"""
 
