@@ -23,6 +23,7 @@ from hhat.types import Observation, Status
 from tests.units.decentralised_fakes import LATE_S, BrokenMethod, BrokenOamp, drawn, local, pattern
 
 GARBAGE = ["raise", "not finite", "wrong shape", "a part missing"]
+FIFTY_DEADLINE_S = 1.5
 METHODS = {
     "posterior": lambda executor: hhat.method(
         "decentralised", unit=local(), upload=PosteriorUpload(MidTread(6)), executor=executor
@@ -139,10 +140,10 @@ def test_rounds_without_a_unit_are_oamp_on_the_remaining_pilots(how):
     est = hhat.solve(BrokenOamp(prior=pattern(), how=how, broken=(3,), max_steps=6, tol=-1.0), slot.obs)
     rows = Observation(slot.obs.y[..., :6, :], without_units(slot.obs.op, 4, (0, 1, 2)), slot.obs.noise_var)
     central = hhat.solve(hhat.method("oamp", prior=pattern(), average_axes=(-2,)), rows, 6, -1.0)
-    # only where all pilots scale the start (their energy comes before the first round) do they differ at all
-    assert float((est.belief.mean - central.belief.mean).abs().square().sum()) < 0.02 * float(
-        central.belief.mean.abs().square().sum()
-    )
+    # only where all pilots scale the start (their energy comes before the first round) do they differ at all;
+    # coefficients, as the channel of lost antennas is read out otherwise (`beyond`)
+    found, want = est.info["coefficients"].mean, central.info["coefficients"].mean
+    assert float((found - want).abs().square().sum()) < 0.02 * float(want.abs().square().sum())
     whole = hhat.solve(hhat.method("oamp-decentralised", prior=pattern()), slot.obs, 6, -1.0)
     assert est.status_counts() == {"DEGRADED": 3} and est.belief.var.mean() > whole.belief.var.mean()
 
@@ -246,11 +247,43 @@ def test_fifty_kills_without_a_hang(processes, actors):
         survives_a_kill(actors, kill_actor)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [*GARBAGE, "kill"])
-def test_fifty_times_nonsense_from_processes(processes, tmp_path, how):
+def fifty_times(executor, how, tmp_path):
+    """A fault in one request of two, fifty times: no hang, the answer that of the three units in this process, to the
+    bit, and the next request whole again."""
     slot = drawn(2, label="fifty")
-    for number in range(50):
-        method = BrokenMethod(unit=local(), executor=processes, how=how, fuse=str(tmp_path / f"{how} {number}"))
-        assert hhat.solve(method, slot.obs).status_counts() == {"DEGRADED": 2}
-        assert hhat.solve(method, slot.obs).status_counts() == {"OK": 2}
+    whole = hhat.solve(METHODS["extrinsic"](Serial()), slot.obs)
+    lost = hhat.solve(BrokenMethod(unit=local(), how="raise"), slot.obs)
+    assert not torch.equal(whole.belief.mean, lost.belief.mean)
+    hhat.solve(METHODS["extrinsic"](executor), slot.obs)  # all are up
+    longest = 0.0
+    executor.deadline_s = FIFTY_DEADLINE_S if how == "late" else None
+    try:
+        for number in range(50):
+            method = BrokenMethod(unit=local(), executor=executor, how=how, fuse=str(tmp_path / f"{how} {number}"))
+            start = time.monotonic()
+            est = hhat.solve(method, slot.obs)
+            longest = max(longest, time.monotonic() - start)
+            assert est.status_counts() == {"DEGRADED": 2}, (number, est.info["lost_why"])
+            assert est.info["lost_units"].tolist() == [[False, True, False, False]] * 2
+            assert torch.equal(est.belief.mean, lost.belief.mean) and torch.equal(est.belief.var, lost.belief.var)
+            if how == "late":
+                time.sleep(LATE_S - FIFTY_DEADLINE_S + 0.3)
+            est = hhat.solve(method, slot.obs)
+            assert est.status_counts() == {"OK": 2}, (number, est.info["lost_why"])
+            assert torch.equal(est.belief.mean, whole.belief.mean) and torch.equal(est.belief.var, whole.belief.var)
+    finally:
+        executor.deadline_s = None
+    assert longest < (LATE_S if how == "late" else 20.0)
+    print(f"{how}: longest request {longest:.2f} s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [*GARBAGE, "kill", "late"])
+def test_fifty_faults_of_processes(processes, tmp_path, how):
+    fifty_times(processes, how, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [*GARBAGE, "kill", "late"])
+def test_fifty_faults_of_actors(actors, tmp_path, how):
+    fifty_times(actors, how, tmp_path)

@@ -159,7 +159,7 @@ class Decentralised(Method):
             items = [there[i] for i in kept]
             h = joined([item.mean.reshape(-1, *item.mean.shape[len(batch) :])[rows] for item in items], len(shape))
             reported = torch.stack([item.var.reshape(-1)[rows] for item in items], -1)
-            belief = centre(h, reported, kept, len(parts), shape, obs.axes)
+            belief = centre(h, reported, kept, len(parts), shape, obs.axes, upload.shrunk)
             mean[rows], var[rows] = belief.mean, belief.var
         noise = None
         if obs.noise_var is None:

@@ -11,10 +11,11 @@ from hhat.decentralized.execute import Executor, Serial
 from hhat.decentralized.method import lost_info, lost_status, lost_words
 from hhat.decentralized.quantise import Floats, Quantiser, Sent, with_rounding
 from hhat.decentralized.split import joined, pieces, split, unit_count, unit_operators
+from hhat.decentralized.unheard import with_unheard
 from hhat.decentralized.units import Job, Lost, Message, Unit
 from hhat.decentralized.uploads import OK_BITS
 from hhat.methods.base import Problem, problem
-from hhat.methods.oamp import Oamp, surprise
+from hhat.methods.oamp import Oamp, extrinsic, surprise
 from hhat.methods.working import finite
 from hhat.ops.base import LinearOp, cached
 from hhat.ops.compose import compose
@@ -132,12 +133,17 @@ class DecentralisedOamp(Oamp):
             raise ValueError(f"oamp-decentralised: average_axes: expected {-task.num_event} (antennas), got {axes}")
         state = super().init(obs, gen)
         lost = torch.zeros(*obs.batch_shape, self._num_unit(obs), dtype=torch.bool, device=obs.y.device)
-        return {**state, "lost": lost, "why": "", "rounds": torch.zeros_like(state["count"])}
+        heard: State = {"heard": torch.zeros_like(state["x_pri"]), "heard_var": torch.zeros_like(state["v_pri"])}
+        heard["silent"] = torch.ones_like(lost)
+        return {**state, **heard, "lost": lost, "why": "", "rounds": torch.zeros_like(state["count"])}
 
     def read(self, state: State, obs: Observation) -> Estimate:
         est = super().read(state, obs)
         part, task = split(obs, self._num_unit(obs))[0], problem(obs, self.prior)
-        z = self._views(obs, task).ops[0].in_shape
+        views, heard = self._views(obs, task), Gaussian(state["heard"], state["heard_var"])
+        factor = self.factor(state, obs).var
+        known = with_unheard(est.belief, state["lost"], state["silent"], heard, factor, views.mix, task.basis)
+        z = views.ops[0].in_shape
         belief = math.prod(state["v_pri"].shape[len(obs.batch_shape) :])
         entries = (self.quantiser or FLOATS).count_bits(math.prod(z))
         up = entries + NUMBER_BITS * (belief + len(ENERGIES)) + OK_BITS
@@ -150,7 +156,7 @@ class DecentralisedOamp(Oamp):
             "fronthaul_bits_down": down,
             "fronthaul_bits_per_sample": total / math.prod(part.op.out_shape),
         }
-        return Estimate(est.belief, {**est.info, **info}, lost_status(state))
+        return Estimate(known, {**est.info, **info}, lost_status(state))
 
     def _linear(self, state: State, obs: Observation, task: Problem, noise: Tensor) -> tuple[Gaussian, Gaussian, State]:
         """One round of messages, two where v_pri proves too small: that is seen only once the units have answered."""
@@ -203,6 +209,12 @@ class DecentralisedOamp(Oamp):
         lost = torch.stack([item == 0 for item in there], -1)
         shape = views.ops[0].in_shape
         fresh: State = {"lost": lost, "why": why, "rounds": state["rounds"] + rounds}
+        fresh |= {"silent": state["silent"] & lost, "heard": state["heard"], "heard_var": state["heard_var"]}
+        if bool(lost.any()):
+            share = (~lost)[(..., *(None,) * num)] / (~lost).sum(-1).clamp_min(1)[(..., *(None,) * (num + 1))]
+            told = Gaussian(joined(mean, num), (torch.stack(var, len(batch)) * share).sum(len(batch)))
+            heard = extrinsic(told, Gaussian(joined(rounded, num), v))
+            fresh |= {"heard": heard.mean, "heard_var": heard.var}
         return before, linear, {**fresh, "noise_var": self._noise(answers, v, noise, parts, task, shape)}
 
     def _noise(

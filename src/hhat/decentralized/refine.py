@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from hhat.decentralized.split import antennas_of
+from hhat.decentralized.unheard import beyond
 from hhat.decentralized.uploads import UNKNOWN
 from hhat.methods.auto import basis_for
 from hhat.methods.sbl import Sbl
 from hhat.methods.solve import solve
+from hhat.ops.linalg import squared
 from hhat.priors.gamma_field import chained, chained_as_printed
 from hhat.priors.gauss import Gauss
 from hhat.priors.m_step import MStep
@@ -28,9 +30,19 @@ class Centre(abc.ABC):
 
     @abc.abstractmethod
     def __call__(
-        self, h: Tensor, var: Tensor, kept: tuple[int, ...], num_unit: int, shape: Shape, axes: tuple[str, ...] | None
+        self,
+        h: Tensor,
+        var: Tensor,
+        kept: tuple[int, ...],
+        num_unit: int,
+        shape: Shape,
+        axes: tuple[str, ...] | None,
+        shrunk: bool = False,
     ) -> Gaussian:
-        """h (item, antennas of the units in `kept`, ..) with mean variances var (item, kept); shape: of the channel."""
+        """h (item, antennas of the units in `kept`, ..) with mean variances var (item, kept); shape: of the channel.
+
+        shrunk: are these posterior means, whose error is what a unit's prior took away and no independent noise?
+        """
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,14 @@ class Concatenate(Centre):
     shrinks: ClassVar[bool] = False
 
     def __call__(
-        self, h: Tensor, var: Tensor, kept: tuple[int, ...], num_unit: int, shape: Shape, axes: tuple[str, ...] | None
+        self,
+        h: Tensor,
+        var: Tensor,
+        kept: tuple[int, ...],
+        num_unit: int,
+        shape: Shape,
+        axes: tuple[str, ...] | None,
+        shrunk: bool = False,
     ) -> Gaussian:
         mean = antennas_of(kept, num_unit, shape).adjoint(h)
         told = var.new_full((len(h), num_unit), torch.inf)
@@ -62,7 +81,8 @@ class ReportedNoise(Centre):
     Algorithm 2 with kappa = 1/v given, eqs. (47) and (53) corrected. `PatternCoupling()` is ahead of it by 0.3 dB
     behind posteriors and by 1 dB behind extrinsics (near-field array).
     method: in place of all that, any method with a prior and basis of its own.
-    Lost antennas are what the prior makes of the others. ValueError where a unit's method reports no variance.
+    Lost antennas are what the prior makes of the others (`beyond`). Variance: that of this problem, and behind
+    posterior means at least what `_unshrunk` says. ValueError where a unit's method reports no variance.
     Source: Tang et al. 2025, Algorithm 2; v instead of a learned kappa, which may run away.
     """
 
@@ -70,13 +90,21 @@ class ReportedNoise(Centre):
     method: Any = None
 
     def __call__(
-        self, h: Tensor, var: Tensor, kept: tuple[int, ...], num_unit: int, shape: Shape, axes: tuple[str, ...] | None
+        self,
+        h: Tensor,
+        var: Tensor,
+        kept: tuple[int, ...],
+        num_unit: int,
+        shape: Shape,
+        axes: tuple[str, ...] | None,
+        shrunk: bool = False,
     ) -> Gaussian:
         if bool((var >= UNKNOWN).any()):
             raise ValueError("ReportedNoise: expected units that report a variance; Literal refines without one")
         noise = var.mean(-1)[(..., *(None,) * len(shape))]
         method = self.method or refiner(shape, axes, self.m_step or chained(axis=-len(shape)))
-        return _refined(method, h, noise, kept, num_unit, shape, axes)
+        found = _refined(method, h, noise, kept, num_unit, shape, axes)
+        return _unshrunk(found, h, var, kept, num_unit, shape) if shrunk else found
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +122,18 @@ class Literal(Centre):
     method: Any = None
 
     def __call__(
-        self, h: Tensor, var: Tensor, kept: tuple[int, ...], num_unit: int, shape: Shape, axes: tuple[str, ...] | None
+        self,
+        h: Tensor,
+        var: Tensor,
+        kept: tuple[int, ...],
+        num_unit: int,
+        shape: Shape,
+        axes: tuple[str, ...] | None,
+        shrunk: bool = False,
     ) -> Gaussian:
         method = self.method or refiner(shape, axes, self.m_step or chained_as_printed(axis=-len(shape)))
-        return _refined(method, h, None, kept, num_unit, shape, axes)
+        found = _refined(method, h, None, kept, num_unit, shape, axes)
+        return _unshrunk(found, h, var, kept, num_unit, shape) if shrunk else found
 
 
 def _refined(
@@ -109,8 +145,30 @@ def _refined(
     shape: Shape,
     axes: tuple[str, ...] | None,
 ) -> Gaussian:
-    belief = solve(method, Observation(h, antennas_of(kept, num_unit, shape), noise, axes)).belief
-    return Gaussian(belief.mean, belief.var.expand(belief.mean.shape))
+    est = solve(method, Observation(h, antennas_of(kept, num_unit, shape), noise, axes))
+    prior = getattr(method, "prior", None)
+    if len(kept) < num_unit and "prior_var" in est.info and prior is not None and prior.basis is not None:
+        heard = Gaussian(h, est.info["noise_var"] if noise is None else noise)
+        return beyond(heard, kept, num_unit, est.info["prior_var"], prior.basis)
+    return Gaussian(est.belief.mean, est.belief.var.expand(est.belief.mean.shape))
+
+
+def _unshrunk(found: Gaussian, h: Tensor, var: Tensor, kept: tuple[int, ...], num_unit: int, shape: Shape) -> Gaussian:
+    """The variance behind units' posterior means h: mean over the heard antennas at least
+
+      v = s - mean |h - x|^2      s: what the units report, x: the refined estimate
+
+    by orthogonality: where x is the conditional mean given h, |h - h_true|^2 splits into |x - h_true|^2 and |h - x|^2,
+    whatever the law of the error. For white noise it is the posterior's own variance; a shrunk coefficient is no noise
+    that a prior could take away, and refinement that changes nothing leaves s. What v exceeds the posterior's by goes
+    to all antennas alike. No better than s: units that are too sure of themselves make v too small.
+    """
+    event = tuple(range(-len(shape), 0))
+    there = antennas_of(kept, num_unit, shape)
+    told = torch.where(var >= UNKNOWN, 0.0, var).mean(-1)[(..., *(None,) * len(shape))]
+    removed = squared(h - there.apply(found.mean)).mean(event, keepdim=True)
+    lacking = told - removed - there.apply(found.var).mean(event, keepdim=True)
+    return Gaussian(found.mean, found.var + lacking.clamp_min(0))
 
 
 def refiner(shape: Shape, axes: tuple[str, ...] | None, m_step: MStep) -> Sbl:

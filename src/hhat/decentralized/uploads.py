@@ -7,7 +7,7 @@ A new kind is a subclass of `EstimateUpload` with its own `encode`, `decode`, `c
 import abc
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,8 +68,12 @@ class Upload(abc.ABC):
 
 @dataclass(frozen=True)
 class EstimateUpload(Upload):
-    """Coefficients in the unitary basis of the unit's method, quantised, and one variance of them all per item."""
+    """Coefficients in the unitary basis of the unit's method, quantised, and one variance of them all per item.
 
+    shrunk: are they posterior means, with the unit's prior in them?
+    """
+
+    shrunk: ClassVar[bool] = True
     quantiser: Quantiser = field(default_factory=Floats)
 
     def coefficients(self, est: Estimate, obs: Observation, method: Any) -> Gaussian:
@@ -146,6 +150,8 @@ class ExtrinsicUpload(EstimateUpload):
     (`info["prior_var"]`) it is computed from the posterior. ValueError for others, and outside unitary bases, where the
     noise of B r is not white.
     """
+
+    shrunk: ClassVar[bool] = False
 
     def fits(self, method: Any, obs: Observation) -> bool:
         """Does the method give what this sends?"""
