@@ -155,9 +155,9 @@ def uamp_dense(s: Sizes, steps: int) -> Number:
 
 
 def oamp_unit(s: Sizes) -> Number:
-    """A unit's part of one round: the residual before and after, U^H of it and back; squared moduli in real numbers."""
-    transforms = 3 * fft(s.num_tones, s.num_ant) + fft(s.num_tones, s.num_beams)
-    return (4 + 2 * REAL) * s.product + s.num_tones * s.num_beams**2 + transforms
+    """A unit's part of one round: A z, the step by A^H, A times it; squared moduli in real numbers."""
+    transforms = 2 * fft(s.num_tones, s.num_ant) + fft(s.num_tones, s.num_beams)
+    return (3 + 2 * REAL) * s.product + s.num_tones * s.num_beams**2 + transforms
 
 
 def oamp_rounds(s: Sizes, num_unit: int, rounds: int) -> Number:
