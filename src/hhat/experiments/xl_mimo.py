@@ -240,5 +240,5 @@ OVERALL_NOTE = (
     "-refined: the units' posterior means, put together and refined along the angles of the whole array with the noise "
     "that the units report; -central: the pilots of all units in one place, and so hybrid and nomp. All know the noise "
     "level. The paper takes uamp-sbl-central for its lower bound; it is one estimator among others. sbl-gnn is trained "
-    "on 5,600 problems of the paper's million, sbl-cnn on 90,000 (their cards)."
+    "on 48,000 problems of the paper's million, sbl-cnn on 90,000 (their cards)."
 )

@@ -27,5 +27,5 @@ EXPERIMENT = Experiment(
     ),
     note="One realisation is one channel: the mean over its four units. All know the noise level. sbl-mrf stands for "
     "VSP. The hyperparameters of the paper's methods are not known to us. sbl-gnn is trained on "
-    "5,600 problems of the paper's million. engine/sparse-xl has more estimators.",
+    "48,000 problems of the paper's million. engine/sparse-xl has more estimators.",
 )

@@ -64,9 +64,9 @@ SBL_CNN = Model(
 )
 _GRAPH = {
     "quick": Recipe(80, batch=2, check_every=20),
-    "shipped": Recipe(700, batch=2),
+    "shipped": Recipe(1500, batch=8),
     "full": Recipe(16000, batch=16, check_every=100),
 }
 """full: as many samples as the paper's 50 epochs of 320 batches of 64"""
 SBL_GNN = Model("sbl-gnn", _graph("posterior"), _GRAPH)
-SBL_GNN_PRINTED = Model("sbl-gnn-printed", _graph("printed"), {**_GRAPH, "shipped": Recipe(200, batch=2)})
+SBL_GNN_PRINTED = Model("sbl-gnn-printed", _graph("printed"), {**_GRAPH, "shipped": Recipe(400, batch=8)})
