@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import hhat
-from hhat.experiments import experts
 from hhat.ops import Dense, Fourier, Identity, Kron
 from hhat.priors import Experts, Gauss, bernoulli_gauss, covariance
 from hhat.random import complex_normal, generator
@@ -76,7 +75,8 @@ def test_one_basis_two_bases_and_means_are_the_same_algebra():
     centre = complex_normal(SHAPE, gen, torch.complex128)
     full = matrices(1)[0]
     parts = [Gauss(p, basis=basis) for p in powers[:2]]
-    prior = Experts([parts[0], covariance(full, shape=SHAPE), parts[1], Gauss(powers[2], centre, basis)], (0.1, 0.2, 0.3, 0.4))
+    own = [parts[0], covariance(full, shape=SHAPE), parts[1], Gauss(powers[2], centre, basis)]
+    prior = Experts(own, (0.1, 0.2, 0.3, 0.4))
     obs = observe(prior.sample((30, *SHAPE), gen, torch.complex128), 1.0)
     est = hhat.solve(hhat.method("covariance-mixture", prior=prior), obs)
     diagonal = [f @ torch.diag(p.flatten().to(f.dtype)) @ f.mH for p in powers]
@@ -139,7 +139,9 @@ def test_variance_is_the_error_and_probabilities_are_frequencies_on_the_models_o
     ratio = (est.belief.mean - h).abs().square().mean() / est.belief.var.mean()
     assert float(ratio) == pytest.approx(1, abs=0.02)
     # the experts' mean probability is their weight, and the p-value uniform
-    torch.testing.assert_close(est.info["probability"].mean(0).double(), torch.tensor([0.5, 0.3, 0.2]).double(), atol=0.015, rtol=0)
+    torch.testing.assert_close(
+        est.info["probability"].mean(0).double(), torch.tensor([0.5, 0.3, 0.2]).double(), atol=0.015, rtol=0
+    )
     for level in (0.01, 0.1, 0.5):
         share = float((est.info["p_value"] < level).double().mean())
         assert share == pytest.approx(level, abs=4 * math.sqrt(level / 20000) + 0.1 * level)
@@ -152,7 +154,8 @@ def test_noise_that_is_not_given_is_where_the_evidence_is_largest():
     found = est.info["noise_var"]
     assert float(found.mean()) == pytest.approx(0.3, rel=0.25)
     best, below, above = (
-        hhat.solve(method, Observation(obs.y, obs.op, found * factor)).info["log_evidence"] for factor in (1, 0.97, 1.03)
+        hhat.solve(method, Observation(obs.y, obs.op, found * factor)).info["log_evidence"]
+        for factor in (1, 0.97, 1.03)
     )
     inner = found.flatten() > 1e-3  # an item without spare samples may say: none
     assert bool(inner.any()) and bool(((best >= below) & (best >= above))[inner].all())

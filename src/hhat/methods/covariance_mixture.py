@@ -7,7 +7,16 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from hhat.methods.base import Method, Problem, learned_noise, noise_info, noise_of, problem, relative_change, start_noise
+from hhat.methods.base import (
+    Method,
+    Problem,
+    learned_noise,
+    noise_info,
+    noise_of,
+    problem,
+    relative_change,
+    start_noise,
+)
 from hhat.methods.linear import remembered, rls
 from hhat.methods.rows import Rows
 from hhat.methods.solve import solve
@@ -115,7 +124,9 @@ class CovarianceMixture(Method):
         }
         count = int(unknown.sum())
         if count:
-            info["why"] = f"{NONE_OF_THESE}: {count} of {unknown.numel()} items fit no expert (p < {self.false_alarm:g})"
+            info["why"] = (
+                f"{NONE_OF_THESE}: {count} of {unknown.numel()} items fit no expert (p < {self.false_alarm:g})"
+            )
         if count and self.otherwise is not None:
             belief = self._replaced(belief, unknown, state, obs)
         return Estimate(belief, info)
@@ -245,10 +256,10 @@ class Part:
 def _slice(parts: list[Part], y: Tensor, weights: Tensor, samples: int) -> tuple[Gaussian, Judged]:
     each = [part(y) for part in parts]
     num_event = parts[0].num_event
-    mean, evidence, distance = (
-        torch.cat(columns, axis) for columns, axis in zip(zip(*each, strict=True), (-1 - num_event, -1, -1), strict=True)
-    )
-    var = torch.cat([part.var.expand(*part.var.shape[:-num_event], *mean.shape[-num_event:]) for part in parts], -1 - num_event)
+    shifts, evidences, distances = zip(*each, strict=True)
+    mean, evidence, distance = torch.cat(shifts, -1 - num_event), torch.cat(evidences, -1), torch.cat(distances, -1)
+    vars_ = [part.var.expand(*part.var.shape[:-num_event], *mean.shape[-num_event:]) for part in parts]
+    var = torch.cat(vars_, -1 - num_event)
     joint = evidence + weights
     share = joint.softmax(-1)
     belief = combined(share[(..., *(None,) * num_event)], mean, var, -1 - num_event)

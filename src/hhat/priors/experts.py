@@ -182,9 +182,10 @@ class Experts(Prior):
                 means.append(now.mean)
                 vars_.append(now.var)
                 continue
-            full = [x.expand(*x.shape[: max(0, x.ndim - len(basis.in_shape))], *basis.in_shape) for x in (now.mean, now.var)]
-            means.append(basis.like(full[0]).apply(full[0]))
-            vars_.append(basis.like(full[0]).squares.apply(full[1]))
+            shape = basis.in_shape
+            mean, var = (x.expand(*x.shape[: max(0, x.ndim - len(shape))], *shape) for x in (now.mean, now.var))
+            means.append(basis.like(mean).apply(mean))
+            vars_.append(basis.like(mean).squares.apply(var))
         mean, var = (torch.stack(torch.broadcast_tensors(*xs), -1) for xs in (means, vars_))
         share = self.log_weights().exp().to(var.dtype)
         share = share if share.ndim == 1 else share[(..., *(None,) * self.ndim, slice(None))]

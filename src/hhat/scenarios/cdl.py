@@ -58,7 +58,8 @@ class Cdl:
     los_phase:   of the specular path of D and E: "random" per draw, or "constant" (0 at antennas 0)
     pilots, pilot_seed: "qpsk" or "gaussian" symbols, and the seed of their block
 
-    Truth: `CdlChannel`, h complex64 (n, rx_ant, tx_ant) first; `cdl_bounds` uses the cosines. Raises ValueError for settings outside these.
+    Truth: `CdlChannel`, h complex64 (n, rx_ant, tx_ant) first; `cdl_bounds` uses the cosines.
+    Raises ValueError for settings outside these.
     Source: diffusion_experts section 2.1; steering counts from antenna 0, not from the array's centre as there.
     """
 

@@ -1,4 +1,4 @@
-"""What a CDL channel's estimate can reach when the coupling of its rays is known: the head-room above the covariance."""
+"""What a CDL channel's estimate can reach when the coupling of its rays is known: head-room over the covariance."""
 
 import torch
 from jaxtyping import Float
