@@ -10,7 +10,7 @@ import hhat
 from hhat.methods.ray_coupling import RayCoupling
 from hhat.ops import Dense, Identity, Kron
 from hhat.priors import covariance
-from hhat.priors.cluster_rays import ClusterRays, gathered, spread
+from hhat.priors.cluster_rays import ClusterRays, correlated, gathered, spread
 from hhat.random import complex_normal, generator
 from hhat.scenarios.cdl import Cdl
 from hhat.scenarios.cdl_bounds import coupling_nmse
@@ -65,6 +65,12 @@ def test_spread_is_a_covariance_and_gathered_its_adjoint():
     for cluster, i, j in itertools.product(range(2), range(3), range(3)):
         wave = torch.kron(rays.left[cluster, i], rays.right[cluster, j])
         assert float(found[cluster, i, j]) == pytest.approx(float((wave.conj() @ g @ wave).real))
+
+
+def test_the_lags_of_a_vector_are_those_of_its_outer_product():
+    z = complex_normal((3, 4, 8), generator("lags"), torch.complex128)
+    outer = z[..., None, None] * z[..., None, None, :, :].conj()
+    torch.testing.assert_close(correlated(z), gathered(outer))
 
 
 def test_balanced_weights_have_their_marginals_and_permutations_stay():

@@ -14,7 +14,7 @@ from hhat.ops.base import LinearOp
 from hhat.ops.cholesky import Factor, factor
 from hhat.ops.dense import Dense
 from hhat.ops.linalg import RELATIVE_FLOOR, per_axis, squared
-from hhat.priors.cluster_rays import ClusterRays, gathered, spread
+from hhat.priors.cluster_rays import ClusterRays, correlated, gathered, spread
 from hhat.types import Estimate, Gaussian, Observation, Shape, State
 
 SLICE_ENTRIES = 1 << 23
@@ -86,10 +86,9 @@ class RayCoupling(Method):
             inverse = inverse.mH @ inverse
             w = (inverse @ y.flatten(-out)[..., None])[..., 0]
             back = op.adjoint(w.unflatten(-1, op.out_shape))
-            outer = back[..., None, None] * back[..., None, None, :, :].conj()
             gain = _both_sides(op.adjoint, inverse, op.out_shape, event)[1]
             gain = gain.unflatten(-1, op.in_shape).unflatten(-1 - event, op.in_shape)
-            trace, power = rays.match(gathered(gain).conj()), rays.match(gathered(outer).conj())
+            trace, power = rays.match(gathered(gain).conj()), rays.match(correlated(back).conj())
             fresh.append(self._moved(rays, pi, trace, power))
             if obs.noise_var is None:
                 # EM of white noise: s2 <- s2 + s2^2 (|w|^2 - tr S^-1) / M

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hhat.ops.linalg import squared
+
 
 @dataclass(frozen=True, eq=False)
 class ClusterRays:
@@ -106,6 +108,14 @@ def gathered(matrix: Tensor) -> Tensor:
     num_left = matrix.shape[-4]
     rows = matrix.movedim(-2, -3)
     return _diagonals(_diagonals(rows).movedim(-1, -3))[..., num_left - 1 :].mT
+
+
+def correlated(z: Tensor) -> Tensor:
+    """`gathered` of z z^H for z (*batch, a, b), by the FFT: (*batch, a, 2 b - 1)."""
+    num_left, num_right = z.shape[-2:]
+    spectrum = squared(torch.fft.fft2(z, (2 * num_left, 2 * num_right)))
+    lags = torch.fft.ifft2(spectrum.to(z.dtype))[..., :num_left, :]
+    return torch.cat([lags[..., num_right + 1 :], lags[..., :num_right]], -1)
 
 
 def _diagonals(x: Tensor) -> Tensor:
