@@ -9,6 +9,7 @@ import hhat
 from hhat.ops import Dense, Fourier, Identity, Kron
 from hhat.priors import Experts, Gauss, bernoulli_gauss, covariance
 from hhat.random import complex_normal, generator
+from hhat.scenarios.cdl import Cdl
 from hhat.types import Gaussian, Observation
 
 SHAPE, PILOTS = (3, 5), 4
@@ -170,6 +171,33 @@ def test_a_large_batch_is_taken_in_slices_without_a_trace(monkeypatch):
     sliced = hhat.solve(method, obs)
     torch.testing.assert_close(sliced.belief.mean, whole.belief.mean)
     torch.testing.assert_close(sliced.info["p_value"], whole.info["p_value"])
+
+
+def test_channels_that_no_expert_saw_are_called_so_and_given_to_another_method():
+    prior, h = mixed(400)
+    stranger = complex_normal((40, *SHAPE), generator("stranger"), h.dtype) * torch.tensor([1.0, 0, 0, 0, 30.0])
+    obs = observe(torch.cat([h, stranger]), 0.01)
+    plain = hhat.solve(hhat.method("covariance-mixture", prior=prior), obs)
+    assert (plain.info["expert"][:400] >= 0).double().mean() > 0.98
+    assert (plain.info["expert"][400:] == -1).all() and "none of these" in plain.info["why"]
+    rls = hhat.method("rls")
+    est = hhat.solve(hhat.method("covariance-mixture", prior=prior, otherwise=rls), obs)
+    out = plain.info["expert"] == -1
+    torch.testing.assert_close(est.belief.mean[~out], plain.belief.mean[~out])
+    torch.testing.assert_close(est.belief.mean[out], hhat.solve(rls, obs).belief.mean[out])
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 20.0])
+def test_evidence_finds_the_profile_of_fixed_arrays_every_time(snr_db):
+    scenes = [Cdl(profile=name, num_rx_ant=8, num_tx_ant=32, snr_db=snr_db) for name in "ABCD"]
+    prior = Experts([covariance(s.covariance(), shape=(8, 32)) for s in scenes], names=tuple("ABCD"))
+    method = hhat.method("covariance-mixture", prior=prior)
+    for index, scene in enumerate(scenes):
+        slot = scene.draw(50, generator("profile", index))
+        est = hhat.solve(method, slot.obs)
+        assert (est.info["probability"].argmax(-1) == index).double().mean() >= (0.98 if snr_db == 0 else 1.0)
+        genie = hhat.solve(hhat.method("lmmse", prior=prior.experts[index]), slot.obs)
+        assert abs(hhat.nmse_db(est, slot.truth) - hhat.nmse_db(genie, slot.truth)) < 0.02
 
 
 @pytest.mark.parametrize(
