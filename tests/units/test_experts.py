@@ -187,6 +187,16 @@ def test_channels_that_no_expert_saw_are_called_so_and_given_to_another_method()
     torch.testing.assert_close(est.belief.mean[out], hhat.solve(rls, obs).belief.mean[out])
 
 
+def test_auto_takes_the_mixture_for_gaussian_experts():
+    prior, h = mixed(10)
+    obs = observe(h, 0.5)
+    est = hhat.solve(hhat.method("auto", prior=prior), obs)
+    assert est.info["method"] == "covariance-mixture"
+    torch.testing.assert_close(
+        est.belief.mean, hhat.solve(hhat.method("covariance-mixture", prior=prior), obs).belief.mean
+    )
+
+
 @pytest.mark.parametrize("snr_db", [0.0, 20.0])
 def test_evidence_finds_the_profile_of_fixed_arrays_every_time(snr_db):
     scenes = [Cdl(profile=name, num_rx_ant=8, num_tx_ant=32, snr_db=snr_db) for name in "ABCD"]
