@@ -20,6 +20,14 @@ METHODS = {
     "lmmse": Entry(
         "hhat.methods.linear:Lmmse", "Bayes-optimal linear estimate under a Gaussian prior", "Kay 1993, ch. 12"
     ),
+    "covariance-mixture": Entry(
+        "hhat.methods.covariance_mixture:CovarianceMixture",
+        "exact posterior under several Gaussian experts, weighed by evidence",
+        "Bayes' rule",
+    ),
+    "ray-coupling": Entry(
+        "hhat.methods.ray_coupling:RayCoupling", "a known cluster profile whose ray coupling is found from y", "hhat"
+    ),
     "lasso": Entry("hhat.methods.sparse:Lasso", "l1 least squares by FISTA, complex", "Beck & Teboulle 2009"),
     "omp": Entry("hhat.methods.sparse:Omp", "orthogonal matching pursuit, batched", "Tropp & Gilbert 2007"),
     "polar-somp": Entry(
@@ -72,6 +80,11 @@ METHODS = {
 PRIORS = {
     "gauss": Entry("hhat.priors.gauss:Gauss", "CN(mean, var) per coefficient, in any basis", "textbook"),
     "covariance": Entry("hhat.priors.gauss:covariance", "full or Kronecker covariance, with shrinkage", "textbook"),
+    "experts": Entry(
+        "hhat.priors.experts:Experts",
+        "one of several priors for the whole channel",
+        "Jiang et al. 2026",
+    ),
     "bernoulli-gauss": Entry(
         "hhat.priors.mixture:bernoulli_gauss", "zero or CN(0, var), EM-learnable", "Vila & Schniter 2011"
     ),

@@ -9,13 +9,14 @@ import hhat
 from hhat import registry
 from hhat.methods.base import Method
 from hhat.ops import Dense, Identity, Kron
-from hhat.priors import Gauss, bernoulli_gauss
+from hhat.priors import Experts, Gauss, bernoulli_gauss
 from hhat.random import complex_normal, generator
 from hhat.types import Observation, Status
 
 NAMES = list(registry.METHODS)
 SETTINGS = {
     "lmmse": {"prior": Gauss(1.3)},
+    "covariance-mixture": {"prior": Experts((Gauss(0.3), Gauss(1.6)))},
     "gamp": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
     "oamp": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
     "oamp-decentralised": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hhat import registry
+from hhat.priors import Gauss, bernoulli_gauss
 from hhat.random import complex_normal, generator
 from hhat.types import Gaussian
 
@@ -12,6 +13,8 @@ CASES = {
     "gauss example": {},
     "gauss with mean": {"var": 0.7, "mean": 0.5 + 1j},
     "covariance": {"matrix": torch.eye(6, dtype=torch.complex64) * 2.0},
+    "experts": {"experts": (Gauss(0.3), Gauss(2.0, mean=1.0), bernoulli_gauss(0.4, learnable=False))},
+    "experts example": {},
     "bernoulli-gauss": {"active": 0.2},
     "gauss-mixture": {"variances": (0.01, 0.5, 6.0)},
     "markov": {"appear": 0.1, "vanish": 0.3},

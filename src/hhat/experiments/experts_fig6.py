@@ -2,7 +2,7 @@
 
 from hhat.bench.claims import Ordering, Words
 from hhat.bench.experiment import Experiment, Profile, grid
-from hhat.experiments import experts
+from hhat.experiments import experts, experts_gauss
 from hhat.experiments.engine_sparse_cdl import pcsbl_gamp
 from hhat.experiments.start_demo import auto, gamp, lmmse
 
@@ -17,7 +17,7 @@ EXPERIMENT = Experiment(
     name="experts/fig6",
     title="NMSE against pilots per transmit antenna: CDL-B and CDL-D, 64 x 16 antennas, 20 dB",
     scenario=experts.scenario,
-    methods={"auto": auto, "pcsbl-gamp": pcsbl_gamp, "em-gm-amp": gamp, "lmmse": lmmse},
+    methods={"auto": auto, "pcsbl-gamp": pcsbl_gamp, "em-gm-amp": gamp, "lmmse": lmmse, **experts_gauss.METHODS},
     profiles={
         "quick": Profile(points((0.2, 0.6, 1.0)), blocks=2, block_size=experts.BLOCK),
         "full": Profile(points((0.2, 0.4, 0.6, 0.8, 1.0)), blocks=25, block_size=experts.BLOCK),
@@ -46,6 +46,7 @@ EXPERIMENT = Experiment(
         ),
     ),
     note="SNR and shares of pilots are ours: the paper's are not known to us. lmmse knows the exact covariance of its "
-    "profile. Estimators without training do not see which profile is scarce. LASSO would have to be tuned anew for "
+    "profile, covariance-mixture and pooled-lmmse those of all four. Estimators without training do not see which "
+    "profile is scarce. LASSO would have to be tuned anew for "
     "each share of pilots, and is left out.",
 )

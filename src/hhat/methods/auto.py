@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from hhat.methods.base import Method
+from hhat.methods.covariance_mixture import CovarianceMixture
 from hhat.methods.linear import Lmmse
 from hhat.methods.oamp import Oamp
 from hhat.methods.sbl import Sbl
@@ -17,6 +18,7 @@ from hhat.ops.dense import Steering
 from hhat.ops.elementary import Fourier, Identity
 from hhat.ops.structured import Kron
 from hhat.priors.base import Prior
+from hhat.priors.experts import Experts
 from hhat.priors.gauss import Gauss
 from hhat.priors.hierarchical import pattern_coupled
 from hhat.types import Estimate, Observation, Shape, State
@@ -42,6 +44,7 @@ class Auto(Method):
     """Chooses among the library's methods; `solve` and `track` run the choice.
 
     - a prior that is Gaussian and known (a covariance): its LMMSE, which is optimal under it;
+    - `experts` that are: their mixture, likewise;
     - any other prior: OAMP with it;
     - no prior, subcarriers and axes too short to resolve (under 16 antennas, symbols): delay dictionary, SBL with
       variances tied over those axes;
@@ -59,6 +62,9 @@ class Auto(Method):
     def choose(self, obs: Observation) -> Choice:
         if isinstance(self.prior, Gauss) and not self.prior.learnable:
             return Choice(Lmmse(self.prior), "lmmse", "the prior is Gaussian and known: LMMSE is optimal under it")
+        if isinstance(self.prior, Experts) and self.prior.gaussian:
+            why = "the experts are Gaussian and known: their mixture is optimal, in closed form"
+            return Choice(CovarianceMixture(self.prior), "covariance-mixture", why)
         if self.prior is not None:
             return Choice(Oamp(self.prior), "oamp", "a prior was given: OAMP takes any")
         axes = obs.axes or ("ant",) * len(obs.op.in_shape)

@@ -1,6 +1,7 @@
 """`ls`, `rls`, `lmmse`: one linear map of y."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -135,14 +136,12 @@ class Lmmse(Method):
         task, noise = problem(obs, self.prior), noise_of(state, obs)
         view = task.basis
 
-        def make() -> tuple[Prior | None, Tensor, Conditional]:
-            return self.prior, noise, condition(task.op, now.var, noise, view, like=obs.y)
+        def make() -> Conditional:
+            return condition(task.op, now.var, noise, view, like=obs.y)
 
         if self.prior is None or self.prior.learnable or obs.noise_var is None:
-            return make()[2]
-        value = float(noise) if noise.numel() == 1 else (id(noise), noise._version)
-        key = (id(self.prior), value, tuple(noise.shape), obs.y.dtype, str(obs.y.device))
-        return cached(task.op, ("lmmse", *key), make)[2]
+            return make()
+        return remembered(task.op, self.prior, noise, obs.y, make)
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "Lmmse":
@@ -153,6 +152,15 @@ def rls(max_steps: int = 100, tol: float | None = 1e-4) -> Lmmse:
     """Regularised least squares h = A^H (A A^H + lambda I)^-1 y with the LMMSE choice lambda = noise_var / power:
     `lmmse` for a white channel whose power is taken from y."""
     return Lmmse(Gauss(1.0, learnable=True), max_steps, tol)
+
+
+def remembered(
+    op: LinearOp, owner: object, noise: Tensor, like: Tensor, make: Callable[[], Conditional]
+) -> Conditional:
+    """`make()`, remembered by the operator while the owner of the prior and the noise are the same as last time."""
+    value = float(noise) if noise.numel() == 1 else (id(noise), noise._version)
+    key = ("lmmse", id(owner), value, tuple(noise.shape), like.dtype, str(like.device))
+    return cached(op, key, lambda: (owner, noise, make()))[2]
 
 
 def _full(mean: Tensor, op: LinearOp) -> Tensor:

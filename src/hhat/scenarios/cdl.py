@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Complex, Float
@@ -23,11 +23,20 @@ from hhat.scenarios.parts import (
     half_wave_line,
     receive,
 )
-from hhat.types import About, Channel, Slot
+from hhat.types import About, Slot
 
 CHUNK_ENTRIES = 1 << 20
 """Steering entries formed at a time (8 MB): memory stays bounded, and the working set near the cache."""
 PILOT_RATIO_LIMIT = 64.0
+
+
+class CdlChannel(NamedTuple):
+    """The channel, and the direction cosines of every path at both ends: the coupling of this draw. The specular path
+    of D and E is the last."""
+
+    h: Complex[Tensor, "n rx tx"]
+    rx_cosine: Float[Tensor, "n paths"]
+    tx_cosine: Float[Tensor, "n paths"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,8 @@ class Cdl:
     los_phase:   of the specular path of D and E: "random" per draw, or "constant" (0 at antennas 0)
     pilots, pilot_seed: "qpsk" or "gaussian" symbols, and the seed of their block
 
-    Truth: `Channel(h)`, h complex64 (n, rx_ant, tx_ant). Raises ValueError for settings outside these.
+    Truth: `CdlChannel`, h complex64 (n, rx_ant, tx_ant) first; `cdl_bounds` uses the cosines.
+    Raises ValueError for settings outside these.
     Source: diffusion_experts section 2.1; steering counts from antenna 0, not from the array's centre as there.
     """
 
@@ -99,20 +109,26 @@ class Cdl:
         exact = cdl_law.covariance(self.profile, self.num_rx_ant, self.num_tx_ant, self.axis, self.geometry)
         return exact.to(dtype)
 
+    def path_amplitudes(self) -> Float[Tensor, " paths"]:
+        """Modulus of the gain of every path, as `CdlChannel` counts them."""
+        return self._amplitudes
+
+    def steering(
+        self, rx_cosine: Float[Tensor, "n paths"], tx_cosine: Float[Tensor, "n paths"]
+    ) -> tuple[Complex[Tensor, "n paths rx"], Complex[Tensor, "n paths tx"]]:
+        """Array responses of the two ends, complex64."""
+        return _steering(rx_cosine, self.num_rx_ant), _steering(tx_cosine, self.num_tx_ant)
+
     def channels(self, n: int, gen: torch.Generator) -> Complex[Tensor, "n rx tx"]:
         """n independent channels, complex64."""
-        size = max(1, CHUNK_ENTRIES // (len(self._amplitudes) * (self.num_rx_ant + self.num_tx_ant)))
-        h = torch.empty(n, self.num_rx_ant, self.num_tx_ant, dtype=torch.complex64)
-        for start in range(0, n, size):
-            h[start : start + size] = self._chunk(min(size, n - start), gen)
-        return h
+        return self._channels(n, gen).h
 
     def draw(self, n: int, gen: torch.Generator) -> Slot:
         """n independent channels and their received blocks, y (n, rx_ant, pilots)."""
         check_count(type(self).__name__, "n", n)
-        h = self.channels(n, gen)
-        obs = receive(h, self._op, self.noise_var(), ("rx_ant", "tx_ant"), gen)
-        return Slot(Channel(h), obs, self._about)
+        truth = self._channels(n, gen)
+        obs = receive(truth.h, self._op, self.noise_var(), ("rx_ant", "tx_ant"), gen)
+        return Slot(truth, obs, self._about)
 
     def slots(self, n: int, gen: torch.Generator, links: int = 1) -> Iterator[Slot]:
         """n slots of `links` channels each. Slots are independent (block fading): this form has no Doppler."""
@@ -152,7 +168,17 @@ class Cdl:
             },
         )
 
-    def _chunk(self, n: int, gen: torch.Generator) -> Complex[Tensor, "n rx tx"]:
+    def _channels(self, n: int, gen: torch.Generator) -> CdlChannel:
+        paths = len(self._amplitudes)
+        size = max(1, CHUNK_ENTRIES // (paths * (self.num_rx_ant + self.num_tx_ant)))
+        h = torch.empty(n, self.num_rx_ant, self.num_tx_ant, dtype=torch.complex64)
+        truth = CdlChannel(h, torch.empty(n, paths), torch.empty(n, paths))
+        for start in range(0, n, size):
+            for whole, part in zip(truth, self._chunk(min(size, n - start), gen), strict=True):
+                whole[start : start + size] = part
+        return truth
+
+    def _chunk(self, n: int, gen: torch.Generator) -> CdlChannel:
         rx, tx = self._ends
         clusters, rays = rx.azimuth.shape
         paths = len(self._amplitudes)
@@ -162,10 +188,11 @@ class Cdl:
         phase = 2 * math.pi * torch.rand(n, paths, generator=gen)
         if self.los_phase == "constant":
             phase[:, clusters * rays :] = 0
-        left = _steering(rx.cosines(coupling[:, 0], coupling[:, 1], turn[0]), self.num_rx_ant)
-        right = _steering(tx.cosines(in_order, coupling[:, 2], turn[1]), self.num_tx_ant)
+        rx_cosine = rx.cosines(coupling[:, 0], coupling[:, 1], turn[0])
+        tx_cosine = tx.cosines(in_order, coupling[:, 2], turn[1])
+        left, right = self.steering(rx_cosine, tx_cosine)
         gain = torch.polar(self._amplitudes.expand(n, -1), phase)
-        return (left * gain[..., None]).mT @ right
+        return CdlChannel((left * gain[..., None]).mT @ right, rx_cosine, tx_cosine)
 
 
 def _steering(u: Float[Tensor, "n paths"], num_ant: int) -> Complex[Tensor, "n paths ant"]:
