@@ -22,6 +22,7 @@ CASES = {
     "markov-gamma-printed": {},
     "markov-random-field": {},
     "sparse-bayes": {},
+    "diffusion example": {},
 }
 
 
