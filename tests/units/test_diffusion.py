@@ -261,6 +261,8 @@ def test_noise_that_differs_between_samples_is_weighed():
         (lambda: Diffusion(), "weights: expected a file or one of"),
         (lambda: Diffusion("no such"), "no such file"),
         (lambda: Diffusion(expert=expert(), ndim=3), "one or two axes"),
+        (lambda: Diffusion(expert=expert(), basis=angles((4, 9))), r"an expert for \(4, 8\) coefficients"),
+        (lambda: DiffusionPosterior(likelihood="exact"), "expected one of variance-map proximal dmps dmps-printed"),
         (lambda: DiffusionPosterior(max_steps=200), r"expected 1\.\.100 steps"),
     ],
 )
@@ -370,6 +372,7 @@ def test_the_verb_trains_an_expert_that_estimate_takes(monkeypatch, tmp_path, ca
     slot = hhat.scenario("cdl").draw(3, generator("verb"))
     hhat.write(tmp_path / "own.h5", slot)
     call = ["estimate", str(tmp_path / "own.h5"), "--method", "diffusion-posterior", "--prior", "diffusion"]
+    call += ["--set", "likelihood=dmps"]
     assert main([*call, "--weights", path, "--json"]) == 0
     assert '"OK": 3' in capsys.readouterr().out
     with pytest.raises(ValueError, match="log_power"):

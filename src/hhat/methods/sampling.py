@@ -1,13 +1,13 @@
 """`diffusion-posterior`: the deterministic reverse process of a diffusion prior, led by y."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hhat.methods.base import Method, Problem, noise_info, noise_of, pack, problem, relative_change, start_prior, unpack
-from hhat.methods.likelihood_steps import LikelihoodStep, Now, VarianceMap, shared, signal_to_noise
+from hhat.methods.likelihood_steps import Dmps, LikelihoodStep, Now, Proximal, VarianceMap, shared, signal_to_noise
 from hhat.methods.linear import Lmmse
 from hhat.methods.solve import solve
 from hhat.ops.posterior import condition
@@ -22,6 +22,12 @@ ERROR_ROUNDS = 4
 LEAST_SHARE = 1e-4
 """Least share of a variance that one side takes off; below, it counts as having said nothing"""
 DEFAULT_EXPERT = "cdl-abcd"
+LIKELIHOODS: dict[str, LikelihoodStep] = {
+    "variance-map": VarianceMap(),
+    "proximal": Proximal(),
+    "dmps": Dmps(),
+    "dmps-printed": Dmps(1.0, "ht"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +37,8 @@ class DiffusionPosterior(Method):
       x_0, V = prior.denoise(z_t, v_t);   z_s = likelihood(y, x_0, V, z_t)
 
     prior: any that denoises; `diffusion` is what it is made for. None: the expert of all CDL profiles, for 64 x 16.
-    likelihood: `VarianceMap()`, or `Proximal()`, or the paper's `Dmps()`. schedule: None is the prior's own.
+    likelihood: `VarianceMap()`, `Proximal()` or `Dmps()`, or one of the names in LIKELIHOODS.
+    schedule: None is the prior's own.
     max_steps: None is what the likelihood step says; the times are spread evenly over the schedule.
     Nothing is drawn: the answer is near the posterior mean, no sample.
 
@@ -46,14 +53,19 @@ class DiffusionPosterior(Method):
     uses_prior: ClassVar[bool] = True
     variance: ClassVar[str] = "posterior"
     prior: Prior | None = None
-    likelihood: LikelihoodStep = field(default_factory=VarianceMap)
+    likelihood: LikelihoodStep | str = "variance-map"
     schedule: Schedule | None = None
     max_steps: int | None = None
     tol: float | None = None
 
     def __post_init__(self):
+        if isinstance(self.likelihood, str):
+            if self.likelihood not in LIKELIHOODS:
+                there = " ".join(LIKELIHOODS)
+                raise ValueError(f"diffusion-posterior: likelihood: '{self.likelihood}', expected one of {there}")
+            object.__setattr__(self, "likelihood", LIKELIHOODS[self.likelihood])
         if self.max_steps is None:
-            object.__setattr__(self, "max_steps", self.likelihood.num_steps)
+            object.__setattr__(self, "max_steps", self.likelihood.num_steps)  # type: ignore[union-attr]
         self._schedule(self.prior).times(self.max_steps)  # type: ignore[arg-type]
 
     def resolve(self, obs: Observation) -> tuple["DiffusionPosterior", dict[str, str]]:
@@ -91,7 +103,7 @@ class DiffusionPosterior(Method):
         level, move = self._level(state["count"])
         x = prior.denoise(Gaussian(state["z"], level * unit))
         now = Now(task, noise, state["z"], level * unit, x, move, signal_to_noise(task, unit, noise))
-        z, best = self.likelihood(now)
+        z, best = self.likelihood(now)  # type: ignore[operator]
         change = relative_change(best, state["x"], task.num_event)
         return {**state, "z": z, "x": best.expand(z.shape), "change": change, "count": state["count"] + 1}
 

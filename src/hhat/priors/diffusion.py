@@ -64,6 +64,11 @@ class Diffusion(Prior):
             object.__setattr__(self, "ndim", len(self.basis.in_shape))
         if self.ndim not in (1, 2):
             raise ValueError(f"diffusion: expected coefficients with one or two axes, got {self.ndim}")
+        trained = tuple(self._known.log_power.shape)
+        if self.basis is not None and trained != (1, 1) and trained != self._grid(self.basis.in_shape):
+            raise ValueError(
+                f"diffusion: an expert for {trained} coefficients, but the basis has {self.basis.in_shape}"
+            )
         scale = torch.as_tensor(self.scale)
         object.__setattr__(self, "scale", scale if scale.is_complex() else scale.to(torch.complex64))
 
