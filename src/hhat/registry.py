@@ -293,6 +293,9 @@ MODELS = {
         "hhat.train.models:SBL_GNN_PRINTED", "the same with the printed attributes (32)", "Tang et al. 2025, corrected"
     ),
     "diffusion": Entry("hhat.train.models:DIFFUSION", "expert of prior diffusion, with the Wiener skip", "hhat"),
+    "diffusion-correlated": Entry(
+        "hhat.train.models:DIFFUSION_CORRELATED", "expert that starts from the exact covariance", "hhat"
+    ),
     "diffusion-plain": Entry(
         "hhat.train.models:DIFFUSION_PLAIN", "expert of prior diffusion, the paper's network", "Fesl et al. 2024"
     ),

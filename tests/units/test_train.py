@@ -187,7 +187,10 @@ def test_the_verb_trains_on_a_scenario(quick, monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["train", "no-such"], "unknown model 'no-such'; there are: diffusion diffusion-plain sbl-cnn"),
+        (
+            ["train", "no-such"],
+            "unknown model 'no-such'; there are: diffusion diffusion-correlated diffusion-plain sbl-cnn",
+        ),
         (["train", "sbl-cnn", "--data", "no-such"], "neither a file nor a scenario"),
         (["train", "sbl-cnn", "--profile", "slow"], "--profile: expected quick or shipped or full, got 'slow'"),
         (["train", "sbl-cnn", "--device", "tpu"], "no device 'tpu'"),

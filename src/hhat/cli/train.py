@@ -110,7 +110,7 @@ def _measured(task: "Task", finished: "Finished") -> list[dict[str, Any]]:
     rows = []
     for snr_db in task.model.test_snrs_db:
         ratios = []
-        for batch in task.data.test(snr_db, task.recipe.seed):
+        for batch in task.model.tests(task.data, snr_db, task.recipe.seed):
             estimate = solve(task.method(finished, batch), batch.obs)
             ratio = squared_ratio(estimate, batch.h, len(batch.obs.op.in_shape))
             ratios.append(ratio.reshape(len(ratio), -1).mean(-1))

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from hhat.nets.start import start_weights
 from hhat.ops.base import LinearOp
-from hhat.ops.elementary import Fourier
+from hhat.ops.dense import Dense
 from hhat.ops.linalg import squared
-from hhat.ops.structured import Kron
 from hhat.priors.base import Prior
-from hhat.priors.expert import PLANES, Expert, expert_from, film_cnn
+from hhat.priors.expert import PLANES, Expert, angles, expert_from, film_cnn
 from hhat.priors.schedule import Schedule
 from hhat.priors.weights import Trained, read_weights, shipped
 from hhat.random import complex_normal
@@ -35,8 +34,8 @@ class Diffusion(Prior):
       moments, log_evidence   those of independent Gaussian bins with the expert's mean powers
 
     weights: a file that `hhat train diffusion` wrote, or the name of one in the package ("cdl-c", see `names`)
-    basis:   None is the unitary DFT of both axes, for which the experts of the package are trained
-    expert:  given, it is taken in place of `weights`
+    basis:   from angular bins to the channel; None is the unitary DFT of both axes, as in training
+    expert:  given, it is taken in place of `weights`, and `basis` then is that of its coefficients (`basis_of`)
     scale:   complex, broadcasts to (*batch, *event)
     Raises ValueError for weights of something else, and for other than one or two event axes.
     Source: diffusion_experts section 3.1; the variance of `sample` is Bao et al., ICLR 2022 (Analytic-DPM).
@@ -58,8 +57,7 @@ class Diffusion(Prior):
                 raise ValueError(f"diffusion: weights: expected a file or one of {' '.join(names())}")
             expert, shape = _loaded(self.weights)
             object.__setattr__(self, "expert", expert)
-            if self.basis is None:
-                object.__setattr__(self, "basis", angles(shape))
+            object.__setattr__(self, "basis", basis_of(expert, angles(shape) if self.basis is None else self.basis))
         if self.basis is not None:
             object.__setattr__(self, "ndim", len(self.basis.in_shape))
         if self.ndim not in (1, 2):
@@ -147,12 +145,12 @@ class Diffusion(Prior):
         return cls(expert=Expert(silent, power, ratio, width, True, Schedule()), sample_steps=10, ndim=1)
 
 
-def angles(shape: Shape) -> LinearOp:
-    """The unitary DFT of every axis."""
-    basis: LinearOp = Fourier(shape[-1])
-    for size in reversed(shape[:-1]):
-        basis = Kron(Fourier(size), basis)
-    return basis
+def basis_of(expert: Expert, bins: LinearOp) -> LinearOp:
+    """From the expert's coefficients to the channel; bins: from angular bins to the channel."""
+    if expert.turn is None:
+        return bins
+    shape = bins.in_shape
+    return Dense(bins.dense(torch.complex64) @ expert.turn, in_shape=shape, out_shape=tuple(bins.out_shape))
 
 
 def names() -> list[str]:

@@ -10,8 +10,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hhat.nets.diffusion import FilmCnn
+from hhat.ops.base import LinearOp
+from hhat.ops.elementary import Fourier
+from hhat.ops.linalg import squared
+from hhat.ops.structured import Kron
 from hhat.priors.schedule import Schedule
+from hhat.priors.stationary import principal
 from hhat.priors.weights import Weights
+from hhat.types import Shape
 
 PLANES = {True: 5, False: 2}
 """Input planes of the network, with and without the Wiener skip"""
@@ -31,12 +37,17 @@ class Expert:
     bin: g and h_t follow it exactly, the network's t is that of its geometric mean. Above the largest v of the
     schedule the network fades out, and the limit is the mean, 0.
 
+    With `lags` the coefficients are not the bins but the uncorrelated ones of a known covariance, bins = W x, and p its
+    eigenvalues: a silent network is then the exact denoiser of correlated Gaussian bins. The network still sees bins,
+    its planes and 2 |W|^2 g - 1 turned by W, and its answer is turned back.
+
     weights:   of `FilmCnn`
     log_power: log p, broadcasts to (R, T)
     log_ratio: log of measured error over g v, (nodes, R, T) or (nodes, 1, 1), at even times from 1 to num_steps:
                linear between them. 0 is what independent Gaussian bins have.
     half:      the network computes in bfloat16
-    Source: diffusion_experts sections 3.1 and 6.
+    lags:      (2R-1, 2T-1) complex, of the covariance of h (`stationary.lags_of`)
+    Source: diffusion_experts sections 3.1 and 6; 10.4 for `lags`.
     """
 
     weights: Weights
@@ -46,6 +57,12 @@ class Expert:
     wiener: bool = True
     schedule: Schedule = field(default_factory=Schedule)
     half: bool = False
+    lags: Tensor | None = None
+
+    @functools.cached_property
+    def turn(self) -> Tensor | None:
+        """W (R T, R T), complex64."""
+        return None if self.lags is None else principal_of(self.lags)[1]
 
     @property
     def power(self) -> Tensor:
@@ -59,10 +76,14 @@ class Expert:
         shrunk = r / (1 + v).sqrt()
         if self.wiener:
             implied = r * (v.sqrt() / (self.power.to(v.device, v.dtype) + v))
-            inputs, outer = (shrunk, implied, (2 * gain - 1).expand(r.shape)), (gain * v).sqrt()
+            known = gain if self.turn is None else self._bins(gain.expand(len(gain), *r.shape[1:]))
+            inputs = (self._bins(shrunk), self._bins(implied), (2 * known - 1).expand(r.shape))
+            outer = (gain * v).sqrt()
         else:
-            inputs, outer = (shrunk,), v.sqrt()
+            inputs, outer = (self._bins(shrunk),), v.sqrt()
         found = self._through(inputs, time.float())
+        if self.turn is not None:
+            found = (found.flatten(1) @ self.turn.to(found.device).conj()).reshape(found.shape)
         return (gain if self.wiener else 1) * r - outer * self._fade(v) * found.to(r.dtype)
 
     def var(self, v: Tensor) -> Tensor:
@@ -77,6 +98,14 @@ class Expert:
         ratio = ratio.reshape(*low.shape[:-2], *table.shape[1:]) * self._fade(v)
         p = self.power.to(v.device, v.dtype)
         return ratio.exp() * p / (1 + p / v.clamp_min(torch.finfo(v.dtype).tiny))
+
+    def _bins(self, x: Tensor) -> Tensor:
+        """W x; |W|^2 x for what is real."""
+        if self.turn is None:
+            return x
+        turn = self.turn.to(x.device)
+        turn = turn.to(x.dtype) if x.is_complex() else squared(turn).to(x.dtype)
+        return (x.flatten(1) @ turn.mT).reshape(x.shape)
 
     def _gain(self, v: Tensor) -> Tensor:
         return 1 / (1 + v / self.power.to(v.device, v.dtype))
@@ -109,7 +138,8 @@ class Expert:
     def tensors(self) -> Weights:
         """All numbers by name, as they are stored."""
         net = {f"net.{name}": value for name, value in self.weights.items()}
-        return {**net, "log_power": self.log_power, "log_ratio": self.log_ratio}
+        lags = {} if self.lags is None else {"lags": torch.view_as_real(self.lags)}
+        return {**net, "log_power": self.log_power, "log_ratio": self.log_ratio, **lags}
 
     def with_weights(self, weights: Weights) -> "Expert":
         return replace(self, weights=weights)
@@ -124,7 +154,8 @@ def expert_from(settings: Mapping[str, Any], tensors: Weights) -> Expert:
         schedule = Schedule(int(settings["num_steps"]), settings["last_beta"])
         shape = tuple(settings["shape"])
         net = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
-        found = Expert(net, tensors["log_power"], tensors["log_ratio"], width, wiener, schedule)
+        lags = torch.view_as_complex(tensors["lags"].contiguous()) if "lags" in tensors else None
+        found = Expert(net, tensors["log_power"], tensors["log_ratio"], width, wiener, schedule, lags=lags)
         want = {name: tuple(value.shape) for name, value in film_cnn(width, PLANES[wiener]).state_dict().items()}
     except (KeyError, TypeError) as wrong:
         raise ValueError(f"weights: setting or tensor missing or unknown: {wrong}") from None
@@ -136,6 +167,26 @@ def expert_from(settings: Mapping[str, Any], tensors: Weights) -> Expert:
         if tuple(tensor.shape[-2:]) != shape:
             raise ValueError(f"weights: {name}: expected {shape} at the end, got {tuple(tensor.shape)}")
     return found
+
+
+def principal_of(lags: Tensor) -> tuple[Tensor, Tensor]:
+    """Powers and W of a covariance's lags, against the unitary DFT of both axes; the last few are remembered."""
+    return _principal(lags.numpy().tobytes(), tuple(lags.shape))
+
+
+@functools.lru_cache(maxsize=8)
+def _principal(content: bytes, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    lags = torch.frombuffer(bytearray(content), dtype=torch.complex64).reshape(shape)
+    powers, turn = principal(lags, angles(tuple((n + 1) // 2 for n in shape)))
+    return powers.float(), turn.to(torch.complex64)
+
+
+def angles(shape: Shape) -> LinearOp:
+    """The unitary DFT of every axis."""
+    basis: LinearOp = Fourier(shape[-1])
+    for size in reversed(shape[:-1]):
+        basis = Kron(Fourier(size), basis)
+    return basis
 
 
 @functools.cache

@@ -85,11 +85,13 @@ class UnitsData:
 class CaptureData:
     """The true channels of a capture through its own pilots, in the basis that fits its axes, with fresh noise.
 
+    covariance: exact E vec(h) vec(h)^H, where it is known
     Raises ValueError for a capture without truth or with fewer snapshots than HELD_OUT.
     """
 
     slot: Slot
     name: str = "capture"
+    covariance: Tensor | None = None
 
     def __post_init__(self):
         if self.slot.truth is None:
@@ -160,7 +162,8 @@ def cdl_data(name: str, seed: int) -> CaptureData | None:
     found = [scene.channels(CDL_CHANNELS, gen) for scene, gen in zip(scenes, gens, strict=True)]
     slot = scenes[0].draw(1, generator("train", "cdl pilots"))
     h = torch.stack(found, 1).flatten(0, 1)
-    return CaptureData(Slot(Channel(h), slot.obs, slot.about), name)
+    covariance = torch.stack([scene.covariance() for scene in scenes]).mean(0)
+    return CaptureData(Slot(Channel(h), slot.obs, slot.about), name, covariance)
 
 
 def with_noise(h: Tensor, obs: Observation, snr_db: tuple[float, float], gen: torch.Generator) -> Observation:

@@ -12,13 +12,15 @@ from hhat.methods.sampling import DiffusionPosterior
 from hhat.methods.solve import solve
 from hhat.nets.start import start_weights
 from hhat.ops.linalg import squared
-from hhat.priors.diffusion import Diffusion
-from hhat.priors.expert import PLANES, Expert, film_cnn
+from hhat.priors.diffusion import Diffusion, basis_of
+from hhat.priors.expert import PLANES, Expert, film_cnn, principal_of
 from hhat.priors.schedule import Schedule
+from hhat.priors.stationary import lags_of
 from hhat.priors.weights import Weights
 from hhat.random import complex_normal, generator
 from hhat.train.data import Batch, Data
 from hhat.train.loop import to_db
+from hhat.types import Observation
 
 POWER_CHANNELS = 10000
 """Channels whose mean is the power per bin"""
@@ -48,6 +50,7 @@ class DenoisingFit:
     """E |eps - eps_hat(h_t, t)|^2 per complex entry, t uniform on 1..T, every channel turned by a random phase,
 
     which with h_t = (x + sqrt(v) eps) / sqrt(1 + v) is E |x - E[x|r]|^2 / v of the denoiser that the prior uses.
+    correlated: the expert starts from the exact covariance of the data, not from the power per bin.
     Departures: t is real, not whole, so that the network is right at every noise level. Source: (7) of the paper;
     diffusion_experts section 6.
     """
@@ -58,30 +61,42 @@ class DenoisingFit:
     schedule: Schedule
     seed: int
     half: bool = True
+    correlated: bool = False
 
     @cached_property
     def expert(self) -> Expert:
         """Before training: a silent last layer with the Wiener skip, else torch's start; powers of the data."""
         batch = self.data.draw(POWER_CHANNELS, (0.0, 0.0), generator("train", "power", self.seed))
-        power = squared(batch.basis.adjoint(batch.h)).mean(0)
+        power, lags = squared(batch.basis.adjoint(batch.h)).mean(0), None
+        if self.correlated:
+            covariance = getattr(self.data, "covariance", None)
+            if covariance is None:
+                raise ValueError("train: expected data with an exact covariance, such as --data cdl-c")
+            lags = lags_of(covariance, tuple(power.shape)).to(torch.complex64)
+            power = principal_of(lags)[0].reshape(power.shape)
         power = power.clamp_min(LEAST_POWER * float(power.mean()))
         gen = generator("train", "start", "diffusion", self.seed)
         silent = ("behind.2.weight",) if self.wiener else ()
         first = start_weights(film_cnn(self.width, PLANES[self.wiener]), gen, silent)
         ratio = torch.zeros(NODES, *power.shape)
-        return Expert(first, power.log(), ratio, self.width, self.wiener, self.schedule, self.half)
+        return Expert(first, power.log(), ratio, self.width, self.wiener, self.schedule, self.half, lags)
+
+    def _coefficients(self, batch: Batch) -> Tensor:
+        """x (B, R, T) of channels: bins, or what the expert's W makes of them."""
+        bins, turn = batch.basis.adjoint(batch.h), self.expert.turn
+        return bins if turn is None else (bins.flatten(1) @ turn.conj()).reshape(bins.shape)
 
     def start(self) -> Weights:
         return self.expert.weights
 
     def draw(self, n: int, gen: torch.Generator, held_out: bool = False) -> Noised:
-        batch = self.data.draw(n, (REFERENCE_DB, REFERENCE_DB), gen, held_out)
-        x = batch.basis.adjoint(batch.h)
+        batch = self.data.draw(n, (0.0, 0.0), gen, held_out)
+        x = self._coefficients(batch)
         turn = 2 * math.pi * torch.rand(n, 1, 1, generator=gen)
         time = 1 + (self.schedule.num_steps - 1) * torch.rand(n, generator=gen)
         x = x * torch.polar(torch.ones_like(turn), turn)
-        some = batch.some(REFERENCE_CHANNELS) if held_out else None
-        return Noised(x, complex_normal(tuple(x.shape), gen), time, some)
+        eps = complex_normal(tuple(x.shape), gen)
+        return Noised(x, eps, time, seen(batch.some(REFERENCE_CHANNELS), REFERENCE_DB, gen) if held_out else None)
 
     def loss(self, weights: Weights, batch: Noised) -> tuple[Tensor, Tensor]:
         v = self.schedule.var(batch.time)[:, None, None]
@@ -103,7 +118,7 @@ class DenoisingFit:
         expert = self.expert.with_weights(weights)
         gen = generator("train", "error left", self.seed)
         batch = self.data.draw(ERROR_CHANNELS, (0.0, 0.0), gen, held_out=True)
-        x = batch.basis.adjoint(batch.h)
+        x = self._coefficients(batch)
         rows = []
         with torch.no_grad():
             for time in torch.linspace(1, self.schedule.num_steps, NODES):
@@ -122,4 +137,14 @@ class DenoisingFit:
         ]
 
     def _prior(self, weights: Weights, batch: Batch) -> Diffusion:
-        return Diffusion(expert=replace(self.expert.with_weights(weights), half=False), basis=batch.basis)
+        expert = replace(self.expert.with_weights(weights), half=False)
+        return Diffusion(expert=expert, basis=basis_of(expert, batch.basis))
+
+
+def seen(batch: Batch, snr_db: float, gen: torch.Generator) -> Batch:
+    """The channels with fresh noise, of one level for all: mean energy of A h over that of the noise. A level for each
+    would be a factorisation for each."""
+    clean = batch.obs.op.apply(batch.h)
+    noise_var = squared(clean).mean() * 10 ** (-snr_db / 10)
+    y = clean + complex_normal(tuple(clean.shape), gen, clean.dtype, noise_var)
+    return batch._replace(obs=Observation(y, batch.obs.op, noise_var, batch.obs.axes))
