@@ -13,10 +13,11 @@ from hhat.nets.diffusion import FilmCnn, embedded
 from hhat.nets.start import start_weights
 from hhat.ops import Dense, Identity, Kron
 from hhat.ops.linalg import squared
-from hhat.priors.diffusion import Diffusion, angles
-from hhat.priors.expert import PLANES, Expert, film_cnn
+from hhat.priors.diffusion import Diffusion, basis_of
+from hhat.priors.expert import PLANES, Expert, angles, expert_from, film_cnn, principal_of
 from hhat.priors.gauss import Gauss
 from hhat.priors.schedule import LAST_BETA, Schedule
+from hhat.priors.stationary import covariance_of, lags_of, principal
 from hhat.random import complex_normal, generator
 from hhat.train.data import Batch, cdl_data
 from hhat.train.denoising import DenoisingFit
@@ -376,7 +377,6 @@ def test_the_verb_trains_an_expert_that_estimate_takes(monkeypatch, tmp_path, ca
     assert main([*call, "--weights", path, "--json"]) == 0
     assert '"OK": 3' in capsys.readouterr().out
     with pytest.raises(ValueError, match="log_power"):
-        from hhat.priors.expert import expert_from
         from hhat.priors.weights import read_weights
 
         found = read_weights(path)
@@ -394,3 +394,56 @@ def test_names_of_data():
 def test_replaced_scale_is_a_new_prior():
     prior = Diffusion(expert=expert())
     assert torch.equal(replace(prior, scale=2.0).moments().var, prior.scaled(2.0).moments().var)
+
+
+def clustered(shape=SHAPE):
+    """The exact covariance of CDL-C seen by small arrays, and channels that have it."""
+    scene = hhat.scenario("cdl", profile="C", num_rx_ant=shape[0], num_tx_ant=shape[1])
+    return scene.covariance(torch.complex128), scene
+
+
+def correlated_expert(covariance, shape=SHAPE):
+    lags = lags_of(covariance, shape).to(torch.complex64)
+    p = principal_of(lags)[0].reshape(shape).clamp_min(1e-6)
+    quiet = start_weights(film_cnn(4, PLANES[True]), generator("expert"), ("behind.2.weight",))
+    return Expert(quiet, p.log(), torch.zeros(5, *shape), 4, lags=lags)
+
+
+def test_lags_hold_the_covariance_of_uniform_arrays():
+    covariance, _ = clustered()
+    lags = lags_of(covariance, SHAPE)
+    torch.testing.assert_close(covariance_of(lags), covariance, rtol=0, atol=1e-12)
+    torch.testing.assert_close(lags.flip(0, 1).conj(), lags, rtol=0, atol=1e-12)
+    powers, turn = principal(lags, angles(SHAPE))
+    torch.testing.assert_close(turn.mH @ turn, torch.eye(32).to(turn), rtol=0, atol=1e-12)
+    root = angles(SHAPE).dense(torch.complex128) @ turn
+    torch.testing.assert_close((root * powers) @ root.mH, covariance, rtol=0, atol=1e-12)
+
+
+def test_a_silent_correlated_expert_is_the_covariance_s_lmmse():
+    covariance, scene = clustered()
+    own = correlated_expert(covariance)
+    prior = Diffusion(expert=own, basis=basis_of(own, angles(SHAPE)))
+    slot = scene.draw(30, generator("correlated"))
+    exact = hhat.prior("covariance", matrix=covariance.to(torch.complex64), shape=SHAPE)
+    wanted = hhat.solve(hhat.method("lmmse", prior=exact), slot.obs).belief
+    found = solved(prior, slot.obs).belief
+    assert off(found.mean, wanted.mean) < 1e-4
+    torch.testing.assert_close(found.var, wanted.var.expand(found.var.shape), rtol=1e-2, atol=1e-4)
+    back = expert_from(own.settings(SHAPE), own.tensors())
+    r = Gaussian(complex_normal((3, *SHAPE), generator("r")), torch.tensor(0.2))
+    assert torch.equal(Diffusion(expert=back).denoise(r).mean, Diffusion(expert=own).denoise(r).mean)
+
+
+def test_the_network_of_a_correlated_expert_sees_bins():
+    """Of a circulant covariance bins are the uncorrelated coefficients, in another order: both kinds then agree."""
+    p = power("circulant")
+    dense = angles(SHAPE).dense(torch.complex128)
+    lags = lags_of((dense * p.flatten()) @ dense.mH, SHAPE).to(torch.complex64)
+    plain = expert(silent=False, p=p.float())
+    turned = replace(plain, log_power=principal_of(lags)[0].reshape(SHAPE).log(), lags=lags)
+    bins = complex_normal((5, *SHAPE), generator("bins"))
+    v = torch.tensor(0.3).reshape(1, 1, 1)
+    found = turned.mean((bins.flatten(1) @ turned.turn.conj()).reshape(bins.shape), v)
+    found = (found.flatten(1) @ turned.turn.mT).reshape(bins.shape)
+    torch.testing.assert_close(found, plain.mean(bins, v), rtol=1e-3, atol=1e-4)
