@@ -26,7 +26,7 @@ from hhat.train.denoising import DenoisingFit, seen
 from hhat.train.loop import Fit, Recipe
 from hhat.train.unfolding import UnfoldedFit
 
-TEST_CHANNELS = 192
+TEST_CHANNELS = 96
 """On which the card's numbers of an expert rest"""
 
 
@@ -154,7 +154,7 @@ def _denoising(steps: int, check_every: int = 250) -> Recipe:
 DIFFUSION = DiffusionModel(
     "diffusion",
     {"width": 32, "wiener": True, "correlated": False, "num_steps": 100},
-    {"quick": _denoising(500, 100), "shipped": _denoising(1500), "full": _denoising(62500, 1000)},
+    {"quick": _denoising(500, 100), "shipped": _denoising(1500, 500), "full": _denoising(62500, 1000)},
     data="cdl-c",
     test_snrs_db=(0.0, 10.0, 20.0, 30.0),
 )
