@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from hhat.priors.expert import PLANES, Expert, angles, expert_from, film_cnn, pr
 from hhat.priors.gauss import Gauss
 from hhat.priors.schedule import LAST_BETA, Schedule
 from hhat.priors.stationary import covariance_of, lags_of, principal
+from hhat.priors.weights import shipped
 from hhat.random import complex_normal, generator
 from hhat.train.data import Batch, cdl_data
 from hhat.train.denoising import DenoisingFit
@@ -447,3 +449,20 @@ def test_the_network_of_a_correlated_expert_sees_bins():
     found = turned.mean((bins.flatten(1) @ turned.turn.conj()).reshape(bins.shape), v)
     found = (found.flatten(1) @ turned.turn.mT).reshape(bins.shape)
     torch.testing.assert_close(found, plain.mean(bins, v), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("profile", "ahead"), [("C", 1.5), ("D", 0.5)])
+def test_shipped_experts_know_more_than_their_bins_and_say_their_error(profile, ahead):
+    """On channels that training did not see, at 20 dB; inside `oamp`, where they are best."""
+    prior = Diffusion(f"cdl-{profile.lower()}")
+    slot = hhat.scenario("cdl", profile=profile, snr_db=20.0).draw(24, generator("shipped", profile))
+    bins = Gauss(prior.expert.power, basis=prior.basis)
+    linear = hhat.nmse_db(hhat.solve(hhat.method("lmmse", prior=bins), slot.obs), slot.truth)
+    found = hhat.solve(hhat.method("oamp", prior=prior), slot.obs)
+    sampled = solved(prior, slot.obs)
+    assert hhat.nmse_db(found, slot.truth) < linear - ahead
+    assert hhat.nmse_db(sampled, slot.truth) < linear - ahead / 3
+    ratio = float(squared(found.belief.mean - slot.truth.h).mean() / found.belief.var.mean())
+    assert 0.8 < ratio < 1.35
+    steps = [loss for _, loss in shipped(f"diffusion-cdl-{profile.lower()}").card["loss_per_entry"]]
+    assert all(b < a for a, b in pairwise(steps))
