@@ -62,6 +62,11 @@ METHODS = {
     ),
     "nomp": Entry("hhat.methods.nomp:Nomp", "a few paths without a grid, found and refined", "Mamandipoor et al. 2016"),
     "hybrid": Entry("hhat.methods.hybrid:Hybrid", "paths first, a sparse estimate of what they leave", "hhat"),
+    "diffusion-posterior": Entry(
+        "hhat.methods.sampling:DiffusionPosterior",
+        "deterministic reverse diffusion under a learned prior, three likelihood steps",
+        "Jiang et al. 2026, corrected; Meng & Kabashima 2022",
+    ),
     "sparse-tracking": Entry(
         "hhat.tracking.sparse:SparseTracking",
         "sparse channels from slot to slot: Markov support, Gauss-Markov values, learned on the way",
@@ -114,6 +119,9 @@ PRIORS = {
     ),
     "sparse-bayes": Entry(
         "hhat.priors.hierarchical:sparse_bayes", "a precision per coefficient, Gamma(eps, 0)", "Luo, Guo et al. 2021"
+    ),
+    "diffusion": Entry(
+        "hhat.priors.diffusion:Diffusion", "a network that denoises at every noise level", "Ho 2020; Fesl et al. 2024"
     ),
 }
 M_STEPS = {
@@ -311,6 +319,13 @@ MODELS = {
     ),
     "sbl-gnn-printed": Entry(
         "hhat.train.models:SBL_GNN_PRINTED", "the same with the printed attributes (32)", "Tang et al. 2025, corrected"
+    ),
+    "diffusion": Entry("hhat.train.models:DIFFUSION", "expert of prior diffusion, with the Wiener skip", "hhat"),
+    "diffusion-correlated": Entry(
+        "hhat.train.models:DIFFUSION_CORRELATED", "expert that starts from the exact covariance", "hhat"
+    ),
+    "diffusion-plain": Entry(
+        "hhat.train.models:DIFFUSION_PLAIN", "expert of prior diffusion, the paper's network", "Fesl et al. 2024"
     ),
 }
 FORMATS = {

@@ -20,6 +20,7 @@ SETTINGS = {
     "gamp": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
     "oamp": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
     "oamp-decentralised": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
+    "diffusion-posterior": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
 }
 ATOMS = {"omp": 20, "polar-somp": 10}
 """All there are in the problem where all is seen: (2, 10) coefficients, 10 where the antennas of one end share them."""

@@ -26,6 +26,7 @@ CASES = {
     "markov-gamma-printed": {},
     "markov-random-field": {},
     "sparse-bayes": {},
+    "diffusion example": {},
 }
 
 

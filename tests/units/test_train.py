@@ -17,15 +17,16 @@ from hhat.random import generator
 from hhat.train import data as train_data
 from hhat.train import loop
 from hhat.train.data import CaptureData, UnitsData, with_noise
-from hhat.train.loop import CHECKPOINT, Recipe, layer_losses, train
+from hhat.train.loop import CHECKPOINT, Recipe, train
 from hhat.train.models import SBL_CNN, SBL_GNN
+from hhat.train.unfolding import layer_losses
 
 SMALL = hhat.scenario("near-field", num_rx_ant=16, num_unit=2, num_subcarriers=6, num_slots=4, num_paths=2)
 SHORT = Recipe(7, batch=2, check_every=2, held_out=2)
 
 
 def run(model, folder=None, recipe=SHORT, data=None, progress=None):
-    return train(model.build, model.start(recipe.seed), data or UnitsData(SMALL), recipe, folder, model.name, progress)
+    return train(model.fit(data or UnitsData(SMALL), recipe), recipe, folder, model.name, progress)
 
 
 @pytest.mark.parametrize("model", [SBL_CNN, SBL_GNN], ids=lambda model: model.name)
@@ -130,6 +131,7 @@ def test_a_capture_keeps_every_fifth_snapshot_apart():
     [
         (lambda: Recipe(0), "steps: expected at least 1"),
         (lambda: Recipe(5, rate=-1.0), "rate"),
+        (lambda: Recipe(5, average=1.0), "average: expected 0 <= average < 1"),
         (lambda: Recipe(5, snr_db=(5.0, 0.0)), "snr_db"),
         (lambda: CaptureData(hhat.Slot(None, SMALL.draw(5, generator("x")).obs)), "truth/h: missing"),
         (lambda: CaptureData(SMALL.draw(2, generator("x"))), "at least 5 snapshots, got 2"),
@@ -185,7 +187,10 @@ def test_the_verb_trains_on_a_scenario(quick, monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["train", "no-such"], "unknown model 'no-such'; there are: sbl-cnn sbl-gnn"),
+        (
+            ["train", "no-such"],
+            "unknown model 'no-such'; there are: diffusion diffusion-correlated diffusion-plain sbl-cnn",
+        ),
         (["train", "sbl-cnn", "--data", "no-such"], "neither a file nor a scenario"),
         (["train", "sbl-cnn", "--profile", "slow"], "--profile: expected quick or shipped or full, got 'slow'"),
         (["train", "sbl-cnn", "--device", "tpu"], "no device 'tpu'"),

@@ -25,6 +25,7 @@ from hhat.cli.common import (
 
 if TYPE_CHECKING:
     from hhat.train.loop import Trained
+    from hhat.train.models import Finished
     from hhat.train.run import Task
 
 HALF_LIMIT_DB = 0.05
@@ -33,7 +34,10 @@ HALF_LIMIT_DB = 0.05
 
 def train(
     model: Annotated[str, typer.Argument(help="`hhat list models`.")],
-    data: Annotated[str, typer.Option("--data", help="A scenario, or a capture that carries truth.")] = "near-field",
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="A scenario, CDL profiles (cdl-c, cdl-abcd-rotated), or a capture with truth."),
+    ] = None,
     profile: Annotated[str, typer.Option("--profile", help="quick (a minute or two), shipped or full.")] = "quick",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Weights, card and checkpoint; default: MODEL/.")
@@ -46,7 +50,7 @@ def train(
     """Train a model and write its weights (safetensors) with a card: recipe, curve, NMSE, versions, machine, time.
 
     A run that was killed goes on from its checkpoint in DIR and ends with the same weights. `hhat estimate FILE
-    --method METHOD --weights DIR/MODEL.safetensors` uses them.
+    --method METHOD --weights DIR/MODEL.safetensors` uses them, `--prior diffusion --weights ...` those of diffusion.
     """
     from hhat.train.files import write_weights
     from hhat.train.run import task_for
@@ -60,8 +64,9 @@ def train(
     with _bar(task.recipe.steps, f"training {model}") as advance:
         trained = task.run(folder, advance, place)
     seconds = time.perf_counter() - began
-    card, half = _card(task, trained)
-    path = write_weights(folder, model, trained.weights, card, half)
+    finished = task.finished(trained)
+    card, half = _card(task, trained, finished)
+    path = write_weights(folder, model, finished.tensors, card, half)
     document = {"model": model, "data": task.data_name, "profile": profile, "weights": str(path), **card}
     if as_json:
         print_json(document)
@@ -78,18 +83,16 @@ def train(
     print_table("", ("SNR dB", "NMSE dB", "95 %", "n"), lines)
 
 
-def _card(task: "Task", trained: "Trained") -> tuple[dict[str, Any], bool]:
+def _card(task: "Task", trained: "Trained", finished: "Finished") -> tuple[dict[str, Any], bool]:
     """The card with measured numbers, of the weights as they are written, and whether that is in half precision."""
-    from dataclasses import replace
-
     from hhat.bench.recipe import machine, versions
 
-    rounded = replace(trained, weights={name: value.half().float() for name, value in trained.weights.items()})
-    whole, short = _measured(task, trained), _measured(task, rounded)
+    rounded = finished._replace(tensors={name: value.half().float() for name, value in finished.tensors.items()})
+    whole, short = _measured(task, finished), _measured(task, rounded)
     half = all(b["value"] - a["value"] < HALF_LIMIT_DB for a, b in zip(whole, short, strict=True))
     there = machine()
     return {
-        **task.card(trained),
+        **task.card(trained, finished),
         "metric": "nmse_db",
         "measured": short if half else whole,
         "versions": versions(),
@@ -97,19 +100,18 @@ def _card(task: "Task", trained: "Trained") -> tuple[dict[str, Any], bool]:
     }, half
 
 
-def _measured(task: "Task", trained: "Trained") -> list[dict[str, Any]]:
+def _measured(task: "Task", finished: "Finished") -> list[dict[str, Any]]:
     """NMSE at the card's SNRs; the interval counts channels: the units of one share its paths."""
     import torch
 
     from hhat.bench.metrics import mean_interval_db, squared_ratio
     from hhat.methods.solve import solve
-    from hhat.train.run import TEST_SNRS_DB
 
     rows = []
-    for snr_db in TEST_SNRS_DB:
+    for snr_db in task.model.test_snrs_db:
         ratios = []
-        for batch in task.data.test(snr_db, task.recipe.seed):
-            estimate = solve(task.method(trained, batch), batch.obs)
+        for batch in task.model.tests(task.data, snr_db, task.recipe.seed):
+            estimate = solve(task.method(finished, batch), batch.obs)
             ratio = squared_ratio(estimate, batch.h, len(batch.obs.op.in_shape))
             ratios.append(ratio.reshape(len(ratio), -1).mean(-1))
         rows.append({"snr_db": snr_db, **mean_interval_db(torch.cat(ratios))._asdict()})

@@ -1,7 +1,9 @@
 """What networks are trained on: channels with fresh noise, from a scenario or from the truth of a capture."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -10,8 +12,9 @@ from torch import Tensor
 from hhat.methods.auto import basis_for
 from hhat.ops import Fourier, Kron, LinearOp
 from hhat.random import complex_normal, generator
+from hhat.scenarios.cdl import Cdl
 from hhat.scenarios.near_field import NearField
-from hhat.types import Observation, Slot
+from hhat.types import Channel, Observation, Slot
 
 TEST_BLOCKS, TEST_BLOCK = 24, 8
 """A card's numbers rest on as many draws (each with combiners of its own) of as many channels"""
@@ -31,6 +34,13 @@ class Batch(NamedTuple):
         if self.h.device == torch.device(device):
             return self
         return Batch(self.h.to(device), self.obs.to(device), self.basis.to(device))
+
+    def some(self, count: int) -> "Batch":
+        """The first `count` items; the operator is shared and the noise variance per item or shared."""
+        noise = self.obs.noise_var
+        if noise is not None and noise.ndim == self.obs.y.ndim and len(noise) > 1:
+            noise = noise[:count]
+        return Batch(self.h[:count], Observation(self.obs.y[:count], self.obs.op, noise, self.obs.axes), self.basis)
 
 
 @runtime_checkable
@@ -75,11 +85,13 @@ class UnitsData:
 class CaptureData:
     """The true channels of a capture through its own pilots, in the basis that fits its axes, with fresh noise.
 
+    covariance: exact E vec(h) vec(h)^H, where it is known
     Raises ValueError for a capture without truth or with fewer snapshots than HELD_OUT.
     """
 
     slot: Slot
     name: str = "capture"
+    covariance: Tensor | None = None
 
     def __post_init__(self):
         if self.slot.truth is None:
@@ -103,8 +115,14 @@ class CaptureData:
             yield self._seen(h, (snr_db, snr_db), generator("train", "test", seed, block))
 
     def _some(self, held_out: bool) -> Tensor:
+        return self._parts[held_out]
+
+    @cached_property
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        """Channels to learn from, and those apart."""
         h = self._channels()
-        return h[(torch.arange(len(h)) % HELD_OUT == HELD_OUT - 1) == held_out]
+        apart = torch.arange(len(h)) % HELD_OUT == HELD_OUT - 1
+        return h[~apart], h[apart]
 
     def _seen(self, h: Tensor, snr_db: tuple[float, float], gen: torch.Generator) -> Batch:
         obs = with_noise(h, self.slot.obs, snr_db, gen)
@@ -113,6 +131,39 @@ class CaptureData:
         if basis is None:
             raise ValueError(f"{self.name}: axes {obs.axes} of sizes {shape}: too few entries for angles or delays")
         return Batch(h, obs, basis)
+
+
+CDL_CHANNELS = 12500
+"""Drawn once per profile; four fifths are learned from"""
+CDL_NAME = re.compile(r"cdl-([a-e]+)(-rotated)?(-vertical)?(-constant)?")
+
+
+def cdl_data(name: str, seed: int) -> CaptureData | None:
+    """Channels of CDL profiles by a name such as "cdl-c", "cdl-abcd-rotated", "cdl-d-constant"; None: no such name.
+
+    Several profiles are mixed in equal parts. -rotated: arrays turned at random; -vertical: arrays that see zenith;
+    -constant: the specular path of D and E has the same phase in every draw. Through 38 QPSK pilots of 64 antennas.
+    """
+    match = CDL_NAME.fullmatch(name)
+    if match is None:
+        return None
+    profiles, rotated, vertical, constant = match.groups()
+    scenes = [
+        Cdl(
+            profile=profile.upper(),
+            geometry="rotated" if rotated else "fixed",
+            axis="vertical" if vertical else "horizontal",
+            los_phase="constant" if constant else "random",
+        )
+        for profile in profiles
+    ]
+    tail = name.removeprefix(f"cdl-{profiles}")
+    gens = [generator("train", "cdl", scene.profile, tail, seed) for scene in scenes]
+    found = [scene.channels(CDL_CHANNELS, gen) for scene, gen in zip(scenes, gens, strict=True)]
+    slot = scenes[0].draw(1, generator("train", "cdl pilots"))
+    h = torch.stack(found, 1).flatten(0, 1)
+    covariance = torch.stack([scene.covariance() for scene in scenes]).mean(0)
+    return CaptureData(Slot(Channel(h), slot.obs, slot.about), name, covariance)
 
 
 def with_noise(h: Tensor, obs: Observation, snr_db: tuple[float, float], gen: torch.Generator) -> Observation:

@@ -12,15 +12,19 @@ from safetensors.torch import save_file
 
 from hhat.priors.weights import SCHEMA, Weights
 
+EXACT = ("lags",)
+"""Small differences of these matter: a covariance's small eigenvalues"""
+
 
 def write_weights(folder: Path, model: str, weights: Weights, card: dict[str, Any], half: bool = False) -> Path:
     """Write folder/<model>.safetensors (model's name with _) and folder/<model>.json; each whole or not at all.
 
-    The weights are the last to appear. half: in half precision. Raises ValueError where the folder cannot be written.
+    The weights are the last to appear. half: in half precision, but for what is in EXACT. Raises ValueError where the
+    folder cannot be written.
     """
     stem = model.replace("-", "_")
     dtype = torch.float16 if half else torch.float32
-    tensors = {name: value.to(dtype).contiguous() for name, value in weights.items()}
+    tensors = {n: value.to(torch.float32 if n in EXACT else dtype).contiguous() for n, value in weights.items()}
     document = {"schema": SCHEMA, "model": model, "precision": str(dtype).removeprefix("torch."), **card}
     text = json.dumps(document, indent=1, allow_nan=False)
     target = folder / f"{stem}.safetensors"

@@ -1,4 +1,4 @@
-"""`train`: unfolded methods by gradient descent through their E-steps; resumable, the same bits by seed."""
+"""`train`: whatever has a loss, by Adam; resumable, the same bits by seed."""
 
 import json
 import math
@@ -6,30 +6,43 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from hhat.methods.base import problem
-from hhat.methods.sbl import Sbl
 from hhat.methods.state import load_state, save_state
-from hhat.priors.base import Prior
-from hhat.priors.gauss import Gauss
 from hhat.priors.weights import Weights
 from hhat.random import generator
-from hhat.train.data import Batch, Data
 
 CHECKPOINT = "checkpoint.safetensors"
 CLIP = 1.0
 """Largest norm of a gradient"""
-EARLIER = 0.2
-"""Weight of the mean loss of the earlier layers beside that of the last"""
-WARM_UP = 20
-"""Steps in which the rate rises to its value"""
-Build = Callable[[Weights, Prior], Sbl]
-"""The method with these weights, on the basis of this prior"""
 Progress = Callable[[int, float | None], None]
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """What a step learns from; draws are made on the CPU and moved."""
+
+    def to(self, device: torch.device | str) -> Any: ...
+
+
+@runtime_checkable
+class Fit(Protocol):
+    """What is trained. Pure: the same generator gives the same batch.
+
+    loss: (what is minimised, what is shown), scalars; the second is a ratio of energies
+    check: {"valid_db": of the validation, lower is better, and what else is known, rounded} for the curve
+    """
+
+    def start(self) -> Weights: ...
+
+    def draw(self, n: int, gen: torch.Generator, held_out: bool = False) -> Movable: ...
+
+    def loss(self, weights: Weights, batch: Any) -> tuple[Tensor, Tensor]: ...
+
+    def check(self, weights: Weights, held_out: Any) -> dict[str, float | None]: ...
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,9 @@ class Recipe:
     steps of `batch` channels (of which a scenario may make several problems each); rate: of Adam
     snr_db: of every channel uniform between these; seed: of weights and data
     check_every: steps between validations on `held_out` channels, where a checkpoint is written
+    warm_up: steps in which the rate rises to its value
+    average: what is kept is the mean of the weights over the past, w <- a w + (1 - a) new with a = min(average,
+             (1 + step) / (10 + step)); 0 keeps the weights themselves
     """
 
     steps: int
@@ -48,20 +64,24 @@ class Recipe:
     seed: int = 0
     check_every: int = 50
     held_out: int = 24
+    warm_up: int = 20
+    average: float = 0.0
 
     def __post_init__(self):
-        for name in ("steps", "batch", "check_every", "held_out"):
+        for name in ("steps", "batch", "check_every", "held_out", "warm_up"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train: {name}: expected at least 1, got {getattr(self, name)}")
         if not (self.rate > 0 and math.isfinite(self.rate)):
             raise ValueError(f"train: rate: expected a number > 0, got {self.rate}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"train: average: expected 0 <= average < 1, got {self.average}")
         if not self.snr_db[0] <= self.snr_db[1]:
             raise ValueError(f"train: snr_db: expected low, high, got {self.snr_db}")
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """weights: those of the best validation; curve: {step, train_db, valid_db} at every check; seconds: of CPU."""
+    """weights: those of the best validation; curve: {step, train_db, valid_db, ...} at every check; seconds: of CPU."""
 
     weights: Weights
     curve: list[dict[str, Any]]
@@ -77,6 +97,7 @@ class _Run:
     weights: Weights
     first: Weights
     second: Weights
+    mean: Weights
     best: Weights
     best_db: float = 1e9
     best_step: int = 0
@@ -86,16 +107,14 @@ class _Run:
 
 
 def train(
-    build: Build,
-    start: Weights,
-    data: Data,
+    fit: Fit,
     recipe: Recipe,
     folder: Path | None = None,
     label: str = "",
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> Trained:
-    """Minimise  E[ |h_T - h|^2/|h|^2 + EARLIER mean_t |h_t - h|^2/|h|^2 ],  h_t the estimate after layer t < T.
+    """Minimise E[fit.loss] over the weights.
 
     folder: where a checkpoint lies; a run that was killed goes on from its last one and ends with the same bits (one
     thread, one kind of machine): the batch of a step depends on the seed and the step's number alone.
@@ -104,22 +123,23 @@ def train(
     """
     path = None if folder is None else folder / CHECKPOINT
     mark = json.dumps({"label": label, **asdict(recipe)}, sort_keys=True)
-    run = _fresh(start) if path is None or not path.is_file() else _load(path, mark)
+    run = _fresh(fit.start()) if path is None or not path.is_file() else _load(path, mark)
     for part in PARTS:
         setattr(run, part, {name: value.to(device) for name, value in getattr(run, part).items()})
     gen = generator("train", "held out", recipe.seed)
-    held_out = data.draw(recipe.held_out, recipe.snr_db, gen, held_out=True).to(device)
+    held_out = fit.draw(recipe.held_out, gen, held_out=True).to(device)
     began = time.process_time() - run.seconds
     while run.step < recipe.steps:
-        batch = data.draw(recipe.batch, recipe.snr_db, generator("train", "batch", recipe.seed, run.step)).to(device)
-        loss, last, gradient = _gradient(build, run.weights, batch)
+        batch = fit.draw(recipe.batch, generator("train", "batch", recipe.seed, run.step)).to(device)
+        loss, shown, gradient = _gradient(fit, run.weights, batch)
         if math.isfinite(loss):
             _adam(run, gradient, _rate(recipe, run.step))
+            _average(run, recipe)
         run.step += 1
-        run.recent += last
+        run.recent += shown
         if run.step % recipe.check_every and run.step < recipe.steps:
             continue
-        _check(run, build, held_out, recipe)
+        _check(run, fit, held_out)
         run.seconds = time.process_time() - began
         if path is not None:
             _save(path, run, mark)
@@ -128,36 +148,17 @@ def train(
     return Trained({name: value.cpu() for name, value in run.best.items()}, run.curve, run.seconds, run.best_step)
 
 
-def layer_losses(method: Sbl, batch: Batch) -> list[Tensor]:
-    """|h_t - h|^2 / |h|^2, mean over the batch, of the estimate after each layer."""
-    obs = batch.obs
-    chosen, _ = method.resolve(obs)
-    assert isinstance(chosen, Sbl) and chosen.max_steps is not None
-    task = problem(obs, chosen.prior)
-    event = task.event()
-    energy = batch.h.abs().square().sum(event)
-    state, losses = chosen.init(obs, generator("train")), []
-    for _ in range(chosen.max_steps):
-        state = chosen.maximise(state, obs, chosen.expect(state, obs))
-        error = task.channel(chosen.expect(state, obs).mean) - batch.h
-        losses.append((torch.view_as_real(error).square().sum(-1).sum(event) / energy).mean())
-    return losses
-
-
-def _gradient(build: Build, weights: Weights, batch: Batch) -> tuple[float, float, Weights]:
-    """The loss, that of the last layer alone, and the clipped gradient."""
+def _gradient(fit: Fit, weights: Weights, batch: Any) -> tuple[float, float, Weights]:
+    """The loss, what is shown of it, and the clipped gradient."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    losses = layer_losses(build(leaves, Gauss(basis=batch.basis)), batch)
-    total = losses[-1]
-    if len(losses) > 1:
-        total = total + EARLIER * torch.stack(losses[:-1]).mean()
+    total, shown = fit.loss(leaves, batch)
     found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     gradient = {n: torch.zeros_like(v) if g is None else g for (n, v), g in zip(leaves.items(), found, strict=True)}
     norm = torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt()
     scale = (CLIP / norm.clamp_min(CLIP)).item() if bool(torch.isfinite(norm)) else math.nan
     return (
         float(total.detach()) * (scale / scale),
-        float(losses[-1].detach()),
+        float(shown.detach()),
         {n: g * scale for n, g in gradient.items()},
     )
 
@@ -173,33 +174,39 @@ def _adam(run: _Run, gradient: Weights, rate: float) -> None:
         run.weights[name] = run.weights[name] - rate * run.first[name] / (1 - keep**count) / size
 
 
+def _average(run: _Run, recipe: Recipe) -> None:
+    keep = min(recipe.average, (1 + run.step) / (10 + run.step))
+    for name, value in run.weights.items():
+        run.mean[name] = keep * run.mean[name] + (1 - keep) * value
+
+
 def _rate(recipe: Recipe, step: int) -> float:
     falling = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-    return recipe.rate * falling * min(1.0, (step + 1) / WARM_UP)
+    return recipe.rate * falling * min(1.0, (step + 1) / recipe.warm_up)
 
 
-def _check(run: _Run, build: Build, held_out: Batch, recipe: Recipe) -> None:
+def _check(run: _Run, fit: Fit, held_out: Any) -> None:
     since = run.step - (run.curve[-1]["step"] if run.curve else 0)
     with torch.no_grad():
-        valid = float(layer_losses(build(run.weights, Gauss(basis=held_out.basis)), held_out)[-1])
-    row = {"step": run.step, "train_db": _db(run.recent / since), "valid_db": _db(valid)}
+        found = fit.check(run.mean, held_out)
+    row = {"step": run.step, "train_db": to_db(run.recent / since), **found}
     run.curve.append(row)
     run.recent = 0.0
     if row["valid_db"] is not None and row["valid_db"] < run.best_db:
-        run.best_db, run.best_step, run.best = row["valid_db"], run.step, dict(run.weights)
+        run.best_db, run.best_step, run.best = row["valid_db"], run.step, dict(run.mean)
 
 
-def _db(ratio: float) -> float | None:
+def to_db(ratio: float) -> float | None:
     """None where the numbers failed: JSON has no infinity."""
     return round(10 * math.log10(ratio), 4) if ratio > 0 and math.isfinite(ratio) else None
 
 
 def _fresh(start: Weights) -> _Run:
     zero = {name: torch.zeros_like(value) for name, value in start.items()}
-    return _Run(0, dict(start), zero, dict(zero), dict(start))
+    return _Run(0, dict(start), zero, dict(zero), dict(start), dict(start))
 
 
-PARTS = ("weights", "first", "second", "best")
+PARTS = ("weights", "first", "second", "mean", "best")
 
 
 def _save(path: Path, run: _Run, mark: str) -> None:

@@ -1,6 +1,7 @@
 """One training from a model's name to its weights: data, recipe, checkpoint, and what the card says of them."""
 
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,15 @@ import torch
 
 from hhat import registry
 from hhat.io import read
-from hhat.methods.sbl import Sbl
-from hhat.priors.gauss import Gauss
+from hhat.methods.base import Method
 from hhat.random import generator
 from hhat.scenarios.near_field import NearField
-from hhat.train.data import Batch, CaptureData, Data, UnitsData
-from hhat.train.loop import Progress, Recipe, Trained, train
-from hhat.train.models import Model
+from hhat.train.data import CDL_CHANNELS, Batch, CaptureData, Data, UnitsData, cdl_data
+from hhat.train.loop import Fit, Progress, Recipe, Trained, train
+from hhat.train.models import Finished, Model
 
-DEFAULT_DATA = "near-field"
 SCENARIO_CHANNELS = 2000
 """Drawn once, with one set of pilots, where the scenario is not cut into units"""
-TEST_SNRS_DB = (0.0, 5.0, 10.0, 15.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,32 +29,44 @@ class Task:
     data_name: str
     recipe: Recipe
 
+    @cached_property
+    def fit(self) -> Fit:
+        return self.model.fit(self.data, self.recipe)
+
     def run(
         self, folder: Path | None = None, progress: Progress | None = None, device: torch.device | str = "cpu"
     ) -> Trained:
-        start = self.model.start(self.recipe.seed)
         label = f"{self.model.name} {dict(self.model.settings)} on {self.data_name}"
-        return train(self.model.build, start, self.data, self.recipe, folder, label, progress, device)
+        return train(self.fit, self.recipe, folder, label, progress, device)
 
-    def method(self, trained: Trained, batch: Batch) -> Sbl:
-        return self.model.build(trained.weights, Gauss(basis=batch.basis))
+    def finished(self, trained: Trained) -> Finished:
+        return self.model.finished(self.fit, trained.weights)
 
-    def card(self, trained: Trained) -> dict[str, Any]:
+    def method(self, finished: Finished, batch: Batch) -> Method:
+        return self.model.method(finished.settings, finished.tensors, batch)
+
+    def card(self, trained: Trained, finished: Finished) -> dict[str, Any]:
         """What is known of the weights without measuring them."""
         return {
-            "settings": dict(self.model.settings),
+            "settings": finished.settings,
             "data": self.data_name,
             "recipe": asdict(self.recipe),
             "best_step": trained.best_step,
             "curve": trained.curve,
             "cpu_seconds": round(trained.seconds, 1),
+            **finished.more,
         }
 
 
-def task_for(model: str, data: str = DEFAULT_DATA, profile: str = "full", seed: int = 0) -> Task:
-    """By names as a user writes them; data: a scenario or a file that carries truth. ValueError says what is wrong."""
+def task_for(model: str, data: str | None = None, profile: str = "full", seed: int = 0) -> Task:
+    """By names as a user writes them; data: a scenario, a name that `cdl_data` knows, or a file that carries truth;
+    None: the model's own. ValueError says what is wrong."""
     found: Model = registry.load("models", model)
     recipe = found.recipe(profile, seed)
+    data = found.data if data is None else data
+    cdl = cdl_data(data, seed)
+    if cdl is not None:
+        return Task(found, cdl, f"{CDL_CHANNELS} channels of each profile of {data}, seed {seed}", recipe)
     if data not in registry.SCENARIOS:
         if not Path(data).is_file():
             there = " ".join(sorted(registry.SCENARIOS))
