@@ -466,3 +466,12 @@ def test_shipped_experts_know_more_than_their_bins_and_say_their_error(profile, 
     assert 0.8 < ratio < 1.35
     steps = [loss for _, loss in shipped(f"diffusion-cdl-{profile.lower()}").card["loss_per_entry"]]
     assert all(b < a for a, b in pairwise(steps))
+
+
+def test_without_a_prior_it_takes_the_expert_of_all_profiles_where_that_fits():
+    slot = hhat.scenario("cdl", profile="D", snr_db=10.0).draw(2, generator("default"))
+    est = hhat.solve(hhat.method("diffusion-posterior", max_steps=4), slot.obs)
+    assert est.info["prior"] == "diffusion cdl-abcd" and torch.isfinite(est.belief.mean).all()
+    small = hhat.scenario("cdl", num_rx_ant=4).draw(2, generator("default"))
+    with pytest.raises(ValueError, match=r"expected one for channels \(4, 64\)"):
+        hhat.solve(hhat.method("diffusion-posterior"), small.obs)
