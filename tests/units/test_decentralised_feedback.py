@@ -30,7 +30,7 @@ from hhat.types import Observation
 from tests.units.decentralised_fakes import Broken, BrokenMethod, drawn, local
 
 PAPER = NearField()
-BAND = NearField(num_rx_ant=16, num_unit=4, num_subcarriers=12, num_slots=2, num_paths=2)
+BAND = NearField(num_rx_ant=16, num_unit=4, num_subcarriers=12, num_slots=3, num_paths=2)
 SHAPE, AXES = (16, 12), ("rx_ant", "subcarrier")
 EXACT = CovarianceFeedback(24, 200.0)
 UNIT = 1
@@ -41,7 +41,8 @@ def gen(*labels):
 
 
 def method(feedback=None, executor=None, **settings):
-    return hhat.method("decentralised", unit=local(BAND), feedback=feedback, executor=executor, **settings)
+    settings = {"unit": local(BAND), "upload": PosteriorUpload(), **settings}
+    return hhat.method("decentralised", feedback=feedback, executor=executor, **settings)
 
 
 def unknown(obs):
@@ -50,7 +51,8 @@ def unknown(obs):
 
 def matrix(op):
     size = torch.Size(op.in_shape).numel()
-    return op.apply(torch.eye(size, dtype=torch.complex128).reshape(size, *op.in_shape)).reshape(size, -1).mT
+    eye = torch.eye(size, dtype=torch.complex128)
+    return op.like(eye).apply(eye.reshape(size, *op.in_shape)).reshape(size, -1).mT
 
 
 def textbook(v, place, part):
@@ -204,7 +206,12 @@ class SecondMethod(BrokenMethod):
 @pytest.mark.parametrize("how", ["raise", "not finite", "wrong shape", "a part missing", "out of range: var"])
 def test_a_unit_lost_in_the_second_round_keeps_the_first_estimate(how):
     obs = drawn(3, BAND, "second").obs
-    est = hhat.solve(SecondMethod(unit=local(BAND), how=how, broken=(UNIT,), feedback=CovarianceFeedback()), obs)
+    est = hhat.solve(
+        SecondMethod(
+            unit=local(BAND), upload=PosteriorUpload(), how=how, broken=(UNIT,), feedback=CovarianceFeedback()
+        ),
+        obs,
+    )
     first, whole = hhat.solve(method(), obs).belief, hhat.solve(method(CovarianceFeedback()), obs).belief
     assert est.status_counts() == {"DEGRADED": 3} and f"feedback: unit {UNIT}: " in est.info["lost_why"]
     assert est.info["lost_units"].tolist() == [[i == UNIT for i in range(4)]] * 3
@@ -233,8 +240,8 @@ def test_all_lost_in_the_second_round_leaves_the_first_estimate():
 
 def test_a_unit_lost_throughout_is_filled_by_the_centre_as_without_feedback(tmp_path):
     obs = drawn(2, BAND, "throughout").obs
-    plain = hhat.solve(BrokenMethod(unit=local(BAND), broken=(UNIT,)), obs).belief
-    fed = BrokenMethod(unit=local(BAND), broken=(UNIT,), feedback=CovarianceFeedback())
+    plain = hhat.solve(BrokenMethod(unit=local(BAND), upload=PosteriorUpload(), broken=(UNIT,)), obs).belief
+    fed = BrokenMethod(unit=local(BAND), upload=PosteriorUpload(), broken=(UNIT,), feedback=CovarianceFeedback())
     est = hhat.solve(fed, obs)
     assert torch.equal(est.belief.mean[:, 4:8], plain.mean[:, 4:8])
     assert torch.equal(est.belief.var[:, 4:8], plain.var[:, 4:8])
@@ -248,7 +255,14 @@ def test_a_unit_lost_throughout_is_filled_by_the_centre_as_without_feedback(tmp_
 def test_lost_antennas_beside_concatenation_stay_unknown():
     obs = drawn(2, BAND, "unknown").obs
     est = hhat.solve(
-        BrokenMethod(unit=local(BAND), broken=(UNIT,), centre=Concatenate(), feedback=CovarianceFeedback()), obs
+        BrokenMethod(
+            unit=local(BAND),
+            upload=PosteriorUpload(),
+            broken=(UNIT,),
+            centre=Concatenate(),
+            feedback=CovarianceFeedback(),
+        ),
+        obs,
     )
     assert bool(torch.isinf(est.belief.var[:, 4:8]).all()) and bool(torch.isfinite(est.belief.var[:, 8:]).all())
 
@@ -257,9 +271,9 @@ def same_bits(executor):
     obs = drawn(3, BAND, "executors").obs
     feedback = CovarianceFeedback(rounds=2)
     for each in (obs, unknown(obs)):
-        want = hhat.solve(method(feedback, upload=ExtrinsicUpload(MidTread(8))), each)
+        want = hhat.solve(method(feedback, upload=PosteriorUpload(MidTread(8))), each)
         for _ in range(2):
-            found = hhat.solve(method(feedback, executor, upload=ExtrinsicUpload(MidTread(8))), each)
+            found = hhat.solve(method(feedback, executor, upload=PosteriorUpload(MidTread(8))), each)
             assert torch.equal(found.belief.mean, want.belief.mean) and torch.equal(found.belief.var, want.belief.var)
             assert torch.equal(found.info["noise_var"], want.info["noise_var"])
             assert found.status_counts() == {"OK": 3}

@@ -66,7 +66,8 @@ class CovarianceFeedback:
         scale = v.amax(event, keepdim=True)
         scale = torch.where(scale == 0, 1.0, scale)
         below = -(v / scale).clamp_min(torch.finfo(v.dtype).tiny).log() / math.log(self.step)
-        levels = below.round().clamp_max(last).to(torch.int32)
+        # laid out as it arrives elsewhere: the last bit of what follows depends on it
+        levels = below.round().clamp_max(last).to(torch.int32).contiguous()
         few = levels == last
         rest = torch.where(few, v, 0.0).sum(event, keepdim=True) / few.sum(event, keepdim=True).clamp_min(1)
         return {"levels": levels, "levels_scale": scale, "levels_rest": rest}

@@ -162,7 +162,7 @@ class Decentralised(Method):
             # an item that no unit solved has nothing to feed back; it ends as it was
             down = self.feedback.send(torch.nan_to_num(found.mean), obs.axes, num)
             if noise is not None:
-                down["told_noise"] = noise.flatten(len(batch))[..., 0]
+                down["told_noise"] = noise.flatten(len(batch))[..., 0].contiguous()
             answers = (self.executor or SERIAL).ask(units, [{**request_of(part), **down} for part in parts])
             means, variances = list(pieces(found.mean, len(parts), num)), list(pieces(found.var, len(parts), num))
             told: list[Tensor] = []
