@@ -26,6 +26,7 @@ from hhat.decentralized.units import Lost
 from hhat.ops import Identity
 from hhat.random import complex_normal
 from hhat.scenarios.near_field import NearField
+from hhat.scenarios.near_field_bounds import path_model
 from hhat.types import Observation
 from tests.units.decentralised_fakes import Broken, BrokenMethod, drawn, local
 
@@ -294,7 +295,8 @@ def test_actors_give_the_serial_numbers_to_the_bit():
 
 def test_raw_pilots_and_paths_have_nothing_to_feed_back_into():
     slot = drawn(2, BAND, "raw")
-    for settings in ({"upload": RawUpload()}, {"unit": hhat.method("nomp"), "upload": ParametricUpload()}):
+    nomp = hhat.method("nomp", model=path_model(BAND, local=True, curved=False), max_paths=2)
+    for settings in ({"upload": RawUpload()}, {"unit": nomp, "upload": ParametricUpload()}):
         plain, fed = (
             hhat.solve(hhat.method("decentralised", **settings, feedback=feedback), slot.obs)
             for feedback in (None, CovarianceFeedback())
