@@ -2,6 +2,7 @@
 
 from hhat.decentralized.compact import ParametricUpload, TopUpload
 from hhat.decentralized.execute import Executor, Processes, Serial
+from hhat.decentralized.feedback import CovarianceFeedback
 from hhat.decentralized.method import Decentralised
 from hhat.decentralized.oamp import DecentralisedOamp
 from hhat.decentralized.quantise import Floats, MidRise, MidTread, Quantiser
@@ -11,6 +12,7 @@ from hhat.decentralized.uploads import ExtrinsicUpload, PosteriorUpload, RawUplo
 
 __all__ = [
     "Concatenate",
+    "CovarianceFeedback",
     "Decentralised",
     "DecentralisedOamp",
     "Executor",

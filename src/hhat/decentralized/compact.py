@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -78,6 +78,7 @@ class ParametricUpload(EstimateUpload):
     errors of rounding and of paths left out, which the unit knows. ValueError for units with another method.
     """
 
+    carries: ClassVar[bool] = False
     quantiser: Quantiser = field(default_factory=lambda: MidTread(8))
     psi: int = 12
     phi: int = 10

@@ -1,6 +1,7 @@
 """`decentralised`: units estimate their own antennas, a centre puts the estimates together and refines them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,9 +9,10 @@ import torch
 from torch import Tensor
 
 from hhat.decentralized.execute import Executor, Serial
+from hhat.decentralized.feedback import CovarianceFeedback, FeedbackWork
 from hhat.decentralized.refine import Centre, ReportedNoise
-from hhat.decentralized.split import joined, split, unit_count, without_units
-from hhat.decentralized.units import Lost, Message, Unit, UnitsLostError
+from hhat.decentralized.split import joined, pieces, split, unit_count, without_units
+from hhat.decentralized.units import Job, Lost, Message, Unit, UnitsLostError
 from hhat.decentralized.uploads import EstimateUpload, ExtrinsicUpload, LocalWork, PosteriorUpload, RawUpload, Upload
 from hhat.methods.auto import Auto
 from hhat.methods.base import Method, noise_info
@@ -36,12 +38,16 @@ class Decentralised(Method):
               are sent and its own method runs at the centre, on what all units saw. None: the first that fits `unit`
     centre:   `ReportedNoise`, `Literal`, or `Concatenate`; none: `ReportedNoise(PatternCoupling())`, measured best;
               the paper's is `ReportedNoise()` or `Literal()` behind `PosteriorUpload()`. Unused with raw pilots
+    feedback: `CovarianceFeedback`: the centre returns what the whole array resolved, the units estimate and upload once
+              more. None: no feedback. Unused where there is nothing to feed back into: raw pilots, paths
     num_unit: none: as many as the operator has diagonal blocks over antennas, else one
     executor: `Serial` (none), `Processes`, `RayUnits`: equal to the bit
     A unit that fails, sends what is not finite or of a wrong shape, or misses the executor's deadline is lost: the
     status is DEGRADED, info says which and why, and the centre works with what is there. UnitsLostError where none is.
-    info: lost_units (*batch, unit), lost_why, fronthaul_bits_up (per unit and item), fronthaul_bits_per_sample (per
-    pilot resource element, exact). A unit that ends without converging is not marked.
+    One lost in a round of feedback keeps the estimate from before it.
+    info: lost_units (*batch, unit; in any round), lost_why, fronthaul_bits_up and fronthaul_bits_down (per unit and
+    item, all rounds), fronthaul_bits_per_sample (both, per pilot resource element, exact). A unit that ends without
+    converging is not marked.
     Source: Tang et al. 2025, Fig. 2 and Algorithms 1-2.
     """
 
@@ -49,6 +55,7 @@ class Decentralised(Method):
     unit: Any = None
     upload: Upload | None = None
     centre: Centre | None = None
+    feedback: CovarianceFeedback | None = None
     num_unit: int | None = None
     executor: Executor | None = None
     max_steps: int = 1
@@ -61,6 +68,7 @@ class Decentralised(Method):
         unknown = torch.ones_like(mean, dtype=torch.bool)
         lost = unknown.new_ones(*obs.batch_shape, num_unit)
         state: State = {"h": mean, "var": torch.zeros_like(mean.real), "unknown": unknown, "lost": lost, "why": ""}
+        state["missed"] = torch.zeros_like(lost)
         state["change"] = mean.real.new_ones(obs.batch_shape)
         if obs.noise_var is None:
             state["noise_var"] = mean.real.new_zeros(*obs.batch_shape, *(1,) * len(obs.op.out_shape))
@@ -70,21 +78,25 @@ class Decentralised(Method):
         num_unit = self._num_unit(obs)
         parts = split(obs, num_unit)
         upload = self._upload(parts[0])
-        answers = (self.executor or SERIAL).ask(
-            self._units(obs, num_unit, upload), [request_of(part) for part in parts]
-        )
+        units = self._units(obs, num_unit, upload)
+        answers = (self.executor or SERIAL).ask(units, [request_of(part) for part in parts])
         why = lost_words(answers)
         if isinstance(upload, RawUpload):
             found, lost, noise = self._from_pilots(upload, answers, parts, obs)
         else:
             assert isinstance(upload, EstimateUpload)
             found, lost, noise = self._from_estimates(upload, answers, parts, obs)
+        missed = torch.zeros_like(lost)
+        if isinstance(upload, EstimateUpload) and self._feeds_back(upload):
+            found, missed, noise, words = self._fed_back(upload, units, parts, obs, found, noise)
+            why = "; ".join(word for word in (why, words) if word)
         infinite = torch.isinf(found.var)
         new: State = {
             "h": found.mean,
             "var": torch.where(infinite, 0.0, found.var),
             "unknown": infinite,
             "lost": lost,
+            "missed": missed,
             "why": why,
             "change": torch.zeros_like(state["change"]),
         }
@@ -95,15 +107,22 @@ class Decentralised(Method):
 
     def read(self, state: State, obs: Observation) -> Estimate:
         part = split(obs, self._num_unit(obs))[0]
-        bits = self._upload(part).count_bits(part, self.unit or DEFAULT_UNIT)
+        upload = self._upload(part)
+        up, down = upload.count_bits(part, self.unit or DEFAULT_UNIT), 0
+        if self.feedback is not None and self._feeds_back(upload):
+            up *= 1 + self.feedback.rounds
+            down = self.feedback.rounds * self.feedback.count_bits(part, tuple(obs.op.in_shape))
         info = {
             **lost_info(state),
-            "fronthaul_bits_up": bits,
-            "fronthaul_bits_per_sample": bits / math.prod(part.op.out_shape),
+            "lost_units": state["lost"] | state["missed"],
+            "fronthaul_bits_up": up,
+            "fronthaul_bits_down": down,
+            "fronthaul_bits_per_sample": (up + down) / math.prod(part.op.out_shape),
             **noise_info(state, obs),
         }
         var = torch.where(state["unknown"], torch.inf, state["var"])
-        return Estimate(Gaussian(state["h"], var), info, lost_status(state))
+        status = lost_status(state).masked_fill(state["missed"].any(-1), int(Status.DEGRADED))
+        return Estimate(Gaussian(state["h"], var), info, status)
 
     def _num_unit(self, obs: Observation) -> int:
         return unit_count(obs.op) if self.num_unit is None else self.num_unit  # type: ignore[arg-type]
@@ -115,8 +134,54 @@ class Decentralised(Method):
         return EXTRINSIC if shrinks and EXTRINSIC.fits(self.unit or DEFAULT_UNIT, part) else POSTERIOR
 
     def _units(self, obs: Observation, num_unit: int, upload: Upload) -> tuple[Unit, ...]:
-        job = LocalWork(self.unit or DEFAULT_UNIT, upload)
-        return units_of(obs, num_unit, job, (job.method, job.upload))
+        method, shape = self.unit or DEFAULT_UNIT, tuple(obs.op.in_shape)
+        if self.feedback is None or not self._feeds_back(upload):
+            jobs: list[LocalWork] = [LocalWork(method, upload)] * num_unit
+        else:
+            jobs = [FeedbackWork(method, upload, self.feedback, place, num_unit, shape) for place in range(num_unit)]
+        return units_of(obs, jobs, (method, upload, self.feedback))
+
+    def _feeds_back(self, upload: Upload) -> bool:
+        return self.feedback is not None and isinstance(upload, EstimateUpload) and upload.carries
+
+    def _fed_back(
+        self,
+        upload: EstimateUpload,
+        units: tuple[Unit, ...],
+        parts: tuple[Observation, ...],
+        obs: Observation,
+        found: Gaussian,
+        noise: Tensor | None,
+    ) -> tuple[Gaussian, Tensor, Tensor | None, str]:
+        """Beliefs after the rounds of feedback, which units missed any, the noise, and why they did."""
+        assert self.feedback is not None
+        method, num, batch = self.unit or DEFAULT_UNIT, len(obs.op.in_shape), obs.batch_shape
+        missed = torch.zeros(*batch, len(parts), dtype=torch.bool, device=obs.y.device)
+        words: list[str] = []
+        for _ in range(self.feedback.rounds):
+            # an item that no unit solved has nothing to feed back; it ends as it was
+            down = self.feedback.send(torch.nan_to_num(found.mean), obs.axes, num)
+            if noise is not None:
+                down["told_noise"] = noise.flatten(len(batch))[..., 0].contiguous()
+            answers = (self.executor or SERIAL).ask(units, [{**request_of(part), **down} for part in parts])
+            means, variances = list(pieces(found.mean, len(parts), num)), list(pieces(found.var, len(parts), num))
+            told: list[Tensor] = []
+            for i, answer in enumerate(answers):
+                if isinstance(answer, Lost):
+                    words.append(f"feedback: unit {i}: {answer.why}")
+                    missed[..., i] = True
+                    continue
+                item = upload.receive(answer, parts[i], method)
+                here = (item.ok & torch.isfinite(means[i]).flatten(len(batch)).all(-1))[(..., *(None,) * num)]
+                means[i] = torch.where(here, item.mean, means[i])
+                variances[i] = torch.where(here, item.var[(..., *(None,) * num)], variances[i])
+                missed[..., i] |= ~item.ok
+                if item.noise_var is not None:
+                    told.append(item.noise_var)
+            found = Gaussian(joined(means, num), joined(variances, num))
+            if told:
+                noise = torch.stack(told, -1).mean(-1)[(..., *(None,) * len(obs.op.out_shape))]
+        return found, missed, noise, "; ".join(words)
 
     def _from_pilots(
         self, upload: RawUpload, answers: list[Message | Lost], parts: tuple[Observation, ...], obs: Observation
@@ -176,14 +241,16 @@ def _on_rows(obs: Observation) -> Tensor:
     return noise.expand(*noise.shape[: noise.ndim - rows], obs.op.out_shape[0], *noise.shape[noise.ndim - rows + 1 :])
 
 
-def units_of(obs: Observation, num_unit: int, job: Any, key: tuple[Any, ...]) -> tuple[Unit, ...]:
-    """The units of an observation, made once per operator and job; `key`: the objects that make the job what it is."""
+def units_of(obs: Observation, jobs: Sequence[Job], key: tuple[Any, ...]) -> tuple[Unit, ...]:
+    """The units of an observation, made once per operator and kind of job; `key`: the objects that make the jobs what
+    they are."""
 
     def make() -> tuple[Any, tuple[Unit, ...]]:
-        return key, tuple(Unit(part.op, job, obs.axes) for part in split(obs, num_unit))  # type: ignore[arg-type]
+        parts = split(obs, len(jobs))
+        return key, tuple(Unit(part.op, job, obs.axes) for part, job in zip(parts, jobs, strict=True))  # type: ignore[arg-type]
 
     op: LinearOp = obs.op  # type: ignore[assignment]
-    return cached(op, ("lpu", type(job), num_unit, obs.axes, *(id(part) for part in key)), make)[1]
+    return cached(op, ("lpu", type(jobs[0]), len(jobs), obs.axes, *(id(part) for part in key)), make)[1]
 
 
 def request_of(part: Observation) -> Message:

@@ -13,6 +13,8 @@ from hhat.decentralized.uploads import UNKNOWN
 from hhat.methods.auto import basis_for
 from hhat.methods.sbl import Sbl
 from hhat.methods.solve import solve
+from hhat.ops.base import LinearOp
+from hhat.ops.elementary import Identity
 from hhat.ops.linalg import squared
 from hhat.priors.gamma_field import chained, chained_as_printed
 from hhat.priors.gauss import Gauss
@@ -173,5 +175,11 @@ def _unshrunk(found: Gaussian, h: Tensor, var: Tensor, kept: tuple[int, ...], nu
 
 def refiner(shape: Shape, axes: tuple[str, ...] | None, m_step: MStep) -> Sbl:
     """`sbl` on a fused estimate: Algorithm 2 where the M-step is its chain."""
+    basis = array_basis(shape, axes)
+    return Sbl(None if isinstance(basis, Identity) else Gauss(basis=basis), m_step=m_step)
+
+
+def array_basis(shape: Shape, axes: tuple[str, ...] | None) -> LinearOp:
+    """Unitary: angles and delays of the whole array -> its channel, where its size resolves any; else the identity."""
     basis = basis_for(shape, axes or ("ant",) * len(shape))[0]
-    return Sbl(Gauss(basis=basis) if basis is not None and basis.is_unitary else None, m_step=m_step)
+    return basis if basis is not None and basis.is_unitary else Identity(shape)

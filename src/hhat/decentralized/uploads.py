@@ -46,6 +46,13 @@ def basis_of(method: Any, obs: Observation) -> LinearOp:
     return Identity(tuple(obs.op.in_shape)) if basis is None or not basis.is_unitary else basis.like(obs.y)
 
 
+def mean_over_event(est: Estimate, obs: Observation, method: Any) -> Gaussian:
+    """The estimate in the unitary basis of the unit's method, its variance averaged: (*batch, 1, ..)."""
+    mean = est.belief.mean
+    var = est.belief.var.expand(mean.shape).mean(_event(obs), keepdim=True)
+    return Gaussian(basis_of(method, obs).adjoint(mean), var)
+
+
 class Upload(abc.ABC):
     """Runs at the unit (`send`) and at the centre (`receive`, `count_bits`). Subclasses are frozen dataclasses."""
 
@@ -71,16 +78,16 @@ class EstimateUpload(Upload):
     """Coefficients in the unitary basis of the unit's method, quantised, and one variance of them all per item.
 
     shrunk: are they posterior means, with the unit's prior in them?
+    carries: does it send any estimate, or only what a certain method of the unit finds?
     """
 
     shrunk: ClassVar[bool] = True
+    carries: ClassVar[bool] = True
     quantiser: Quantiser = field(default_factory=Floats)
 
     def coefficients(self, est: Estimate, obs: Observation, method: Any) -> Gaussian:
         """x (*batch, *event) and its variance, averaged: (*batch, 1, ..)."""
-        mean, event = est.belief.mean, _event(obs)
-        x = basis_of(method, obs).adjoint(mean)
-        return Gaussian(x, est.belief.var.expand(mean.shape).mean(event, keepdim=True))
+        return mean_over_event(est, obs, method)
 
     def encode(self, x: Tensor, est: Estimate, obs: Observation, method: Any) -> tuple[Message, Tensor]:
         """Codes, and what they add to the variance (*batch, 1, ..)."""
@@ -102,8 +109,11 @@ class EstimateUpload(Upload):
 
     def send(self, obs: Observation, method: Any) -> Message:
         est = self.estimate(obs, method)
+        return self.message(est, self.coefficients(est, obs, method), obs, method)
+
+    def message(self, est: Estimate, x: Gaussian, obs: Observation, method: Any) -> Message:
+        """An estimate as it is sent, x its coefficients and their mean variance (*batch, 1, ..)."""
         ok = est.status != Status.NONFINITE
-        x = self.coefficients(est, obs, method)
         codes, extra = self.encode(x.mean, est, obs, method)
         var = (x.var + extra).expand(*obs.batch_shape, *(1,) * len(obs.op.in_shape)).reshape(obs.batch_shape)
         message = {**codes, "var": torch.where(ok, var, 0.0).clamp_max(UNKNOWN), "ok": ok}

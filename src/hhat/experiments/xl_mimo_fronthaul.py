@@ -8,6 +8,7 @@ from hhat.bench.claims import Level
 from hhat.bench.experiment import Experiment, Profile, grid
 from hhat.decentralized import (
     Concatenate,
+    CovarianceFeedback,
     ExtrinsicUpload,
     MidRise,
     ParametricUpload,
@@ -41,13 +42,16 @@ def raw(build: Callable[[Any], Any]) -> Callable[[Link], Any]:
     )
 
 
-def sent(upload: Callable[[Link], Upload], centre: Centre = REFINED) -> Callable[[Link], Any]:
+def sent(
+    upload: Callable[[Link], Upload], centre: Centre = REFINED, feedback: CovarianceFeedback | None = None
+) -> Callable[[Link], Any]:
     """Coefficients of `oamp` with the pattern-coupled prior at every unit."""
     return lambda place: hhat.method(
         "decentralised",
         unit=xl.oamp_pattern_coupled(place.scene.local_basis()),
         upload=upload(place),
         centre=centre,
+        feedback=feedback,
         num_unit=place.scene.num_unit,
     )
 
@@ -77,6 +81,7 @@ METHODS = {
     "posterior-mid-rise": sent(lambda place: PosteriorUpload(MidRise(place.bits)), FUSED),
     "posterior-refined": sent(lambda place: PosteriorUpload(place.quantiser)),
     "extrinsic-refined": sent(lambda place: ExtrinsicUpload(place.quantiser)),
+    "extrinsic-feedback": sent(lambda place: ExtrinsicUpload(place.quantiser), feedback=CovarianceFeedback()),
     **{f"top-{count}": top(count, FUSED) for count in TOP_DB},
     **{f"top-{count}-refined": top(count) for count in TOP_DB},
     "paths": paths,
@@ -87,6 +92,7 @@ QUICK = (
     "raw-hybrid",
     "posterior-refined",
     "extrinsic-refined",
+    "extrinsic-feedback",
     "top-16-refined",
     "top-32-refined",
     "top-64-refined",
@@ -121,6 +127,7 @@ EXPERIMENT = Experiment(
     note="raw-: quantised pilots, one method for the whole array. posterior, extrinsic: what oamp with the "
     "pattern-coupled prior says of a unit's 512 coefficients; top-k: the k largest. paths: what nomp finds at a unit, "
     "at most 6 paths. -refined: behind a pattern-coupled centre, paths-refined behind nomp for the whole array; else "
-    "put together. Bits are of a unit, per pilot resource element (256 of them), with everything that is sent. Paths "
-    "are points here, for which nomp is made; see xl-mimo/clusters for others.",
+    "put together. -feedback: the same with variances returned once (4 bits) and a second upload. Bits are of a unit, "
+    "both ways, per pilot resource element (256 of them), with everything that is sent. Paths are points here, for "
+    "which nomp is made; see xl-mimo/clusters for others.",
 )
