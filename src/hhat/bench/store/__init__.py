@@ -217,7 +217,8 @@ def unpack(shapes: dict[str, list[int]], blob: bytes) -> dict[str, Tensor]:
     if sum(counts) != values.numel():
         raise ValueError(f"cell: expected {sum(counts)} stored values for {shapes}, got {values.numel()}")
     parts = values.split(counts)
-    return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    # copies: a part that begins at an odd place cannot be seen as complex numbers
+    return {name: part.reshape(shape).clone() for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def _json(thing: Any) -> str:
