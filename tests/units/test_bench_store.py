@@ -92,6 +92,26 @@ def test_runs_come_back_and_the_same_run_is_one(tmp_path):
     assert dataclasses.replace(back, started="") == run
 
 
+def test_what_lies_behind_an_odd_number_of_values_can_be_seen_as_complex():
+    """The picture of a report behind the errors of a block of 3."""
+    example = complex_normal((2, 4), generator("odd"))
+    found = unpack(*pack({"ratio": torch.zeros(3), "example": torch.view_as_real(example)}))
+    torch.testing.assert_close(torch.view_as_complex(found["example"]), example, rtol=0, atol=0)
+
+
+def test_functions_of_one_source_differ_in_the_recipe_by_what_they_hold():
+    def scaled(by):
+        return lambda x: by * x
+
+    assert describe(scaled(2.0)) == describe(scaled(2.0)) != describe(scaled(3.0))
+    assert describe(scaled(sum)) != describe(scaled(max))
+
+    def again(x):
+        return again(x - 1) if x else 0
+
+    assert describe(again) == describe(again)
+
+
 def test_pack_is_little_endian_float32_and_refuses_a_wrong_length():
     shapes, blob = pack({"a": torch.tensor([[1.0, 2.0]], dtype=torch.float64), "b": torch.tensor(3.0)})
     assert shapes == {"a": [1, 2], "b": []}

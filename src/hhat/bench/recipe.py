@@ -58,7 +58,11 @@ def describe(thing: Any) -> Any:
     if isinstance(thing, functools.partial):
         return {"function": describe(thing.func), "args": describe(thing.args), "keywords": describe(thing.keywords)}
     if inspect.isroutine(thing) or isinstance(thing, type):
-        return f"{thing.__module__}.{thing.__qualname__}#{_source_digest(thing)}"
+        name = f"{thing.__module__}.{thing.__qualname__}#{_source_digest(thing)}"
+        # what a closure holds is not in its source: two of one source may do different things
+        held = [cell.cell_contents for cell in getattr(inspect.unwrap(thing), "__closure__", None) or ()]
+        held = [value for value in held if value is not thing]  # one that calls itself
+        return {"function": name, "holds": describe(held)} if held else name
     if dataclasses.is_dataclass(thing):
         # a field with metadata {"recipe": False} says where something lies, not what it is
         told = [f.name for f in dataclasses.fields(thing) if f.metadata.get("recipe", True)]
