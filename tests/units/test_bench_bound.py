@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import hhat
-from hhat.bench.experiment import Bound, Experiment, Profile
+from hhat.bench.experiment import Bound, Experiment, Profile, score_channel
+from hhat.bench.report import write_report
 from hhat.bench.report.words import best_of
 from hhat.bench.run import complete
 from hhat.random import generator
@@ -34,6 +35,36 @@ def test_bound_has_its_ratio_and_neither_time_nor_status(tmp_path):
     assert found.status() == {"OK": 6}
     best = best_of(found.rows(), "nmse_db")
     assert best is not None and best["method"] == "ls"
+
+
+def small(ratio, metrics=("nmse_db",)):
+    scene = hhat.scenario("near-field", num_rx_ant=16, num_unit=2, num_subcarriers=8, num_slots=4)
+    return Experiment(
+        name="test/bound",
+        title="a bound beside a method",
+        scenario=lambda point: scene,
+        methods={"bound": lambda scene: Bound(ratio), "ls": lambda scene: hhat.method("ls")},
+        profiles={"quick": Profile(({"snr_db": 10.0},), blocks=2, block_size=3)},
+        metrics=metrics,
+        score=lambda estimate, slot: {**score_channel(estimate, slot), "bits": torch.ones(3)},
+    )
+
+
+def test_a_bound_has_no_row_of_what_only_an_estimate_has(tmp_path):
+    metrics = ("nmse_db", "nmse_median_db", "nmse_pooled_db", "variance_ratio", "channels_per_s", "bits")
+    found = complete(small(lambda slot: torch.full((3,), 0.1), metrics), runs_dir=tmp_path, progress=False)
+    had = {label: [row["metric"] for row in found.rows() if row["method"] == label] for label in ("bound", "ls")}
+    assert had["bound"] == ["nmse_db", "nmse_median_db"]
+    assert set(had["ls"]) >= {"nmse_pooled_db", "channels_per_s", "bits"}
+    write_report(tmp_path, tmp_path / "report.html")
+
+
+def test_a_bound_that_is_not_finite_is_a_failure_and_no_row(tmp_path):
+    """It has no status that would tell."""
+    found = complete(small(lambda slot: torch.tensor([0.1, torch.nan, 0.1])), runs_dir=tmp_path, progress=False)
+    assert [failure.task.method for failure in found.failed] == ["bound"]
+    assert "1 that are not" in found.failed[0].why
+    assert {row["method"] for row in found.rows()} == {"ls"}
 
 
 @pytest.mark.parametrize("local", [False, True])

@@ -97,13 +97,15 @@ class Bound:
     """Stands in the place of a method where no estimator does: what a genie reaches, or a bound on all of them.
 
     ratio: slot, its truth included -> squared error over the channel's energy, axis 0 running over realisations; other
-           axes (units, say) are averaged
+           axes (units, say) are averaged. ValueError where one is not finite: a bound has no status that would tell
     """
 
     ratio: Callable[[Slot], Tensor]
 
     def arrays(self, slot: Slot) -> dict[str, Tensor]:
         found = self.ratio(slot)
+        if not bool(found.isfinite().all()):
+            raise ValueError(f"bound: expected finite ratios, got {int((~found.isfinite()).sum())} that are not")
         return {"ratio": found.flatten(1).mean(1) if found.ndim > 1 else found}
 
 

@@ -88,7 +88,9 @@ def _ratio_of(name: str) -> Callable[[Group], Value | None]:
     return lambda cells: mean_interval_db(cells.array(name)) if cells.has(name) else None
 
 
-def _nmse_pooled(cells: Group) -> Value:
+def _nmse_pooled(cells: Group) -> Value | None:
+    if not cells.has("energy"):  # of a bound
+        return None
     energy = cells.array("energy")
     return pooled_interval_db(cells.array("ratio") * energy, energy)
 
@@ -106,8 +108,10 @@ def _variance_ratio(cells: Group) -> Value | None:
     return ratio_interval(cells.array("ratio") * energy, reported * energy)
 
 
-def _channels_per_s(cells: Group) -> Value:
-    """Geometric mean over blocks; its interval is Student's t on the logarithm of the rates."""
+def _channels_per_s(cells: Group) -> Value | None:
+    """Geometric mean over blocks; its interval is Student's t on the logarithm of the rates. None of a bound."""
+    if cells.is_bound:
+        return None
     log_rate = mean_interval(torch.tensor([math.log(cell.items / cell.wall_s) for cell in cells.cells]))
     low = 0.0 if len(cells.cells) < 2 else math.exp(log_rate.low)
     high = math.inf if len(cells.cells) < 2 else math.exp(log_rate.high)
@@ -124,7 +128,8 @@ METRICS: Mapping[str, Callable[[Group], Value | None]] = {
     "variance_ratio": _variance_ratio,
     "channels_per_s": _channels_per_s,
 }
-"""None: the metric does not apply to this method (a variance it does not report), and there is no row."""
+"""None: the metric does not apply to this method (a variance it does not report, the time of a bound), and there is no
+row."""
 
 
 def summarise(name: str, cells: Group) -> Value | None:
@@ -132,6 +137,8 @@ def summarise(name: str, cells: Group) -> Value | None:
     if name in METRICS:
         return METRICS[name](cells)
     if not cells.has(name):
+        if cells.is_bound:  # it keeps its ratio alone
+            return None
         raise ValueError(f"unknown metric '{name}'; there are: {' '.join(METRICS)} and arrays that `score` keeps")
     return mean_interval(cells.array(name))
 
