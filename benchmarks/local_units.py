@@ -1,6 +1,6 @@
 """Time of one unit's problem by each local method, against one dense E-step, in interleaved pairs, one thread.
 
-    python benchmarks/local_units.py [--pairs 8] [--batch 1 32 256] [--methods NAME ..] [--seed 0]
+    python -m benchmarks.local_units [--pairs 8] [--batch 1 32 256] [--methods NAME ..] [--seed 0]
 
 A unit's problem: 32 antennas, 16 tones, 16 beams, 10 dB, noise known. The dense E-step is that of the paper's cost
 model, the general inverse of the 512 x 512 information matrix of one problem, Phi^H Phi given; a method takes one call
