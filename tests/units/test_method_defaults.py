@@ -184,7 +184,7 @@ def test_auto_takes_paths_where_the_file_tells_of_a_line_array_and_its_frequenci
     assert hhat.nmse_db(hhat.solve(found.method, slot.obs), slot.truth) < -20  # 64 coefficients of 16: oamp is at -10
 
 
-@pytest.mark.parametrize("what", ["no carrier", "no geometry", "bent", "short", "a prior"])
+@pytest.mark.parametrize("what", ["no carrier", "no geometry", "bent", "one place", "short", "a prior"])
 def test_auto_stays_with_coefficients_where_a_line_is_not_known(what):
     num = 8 if what == "short" else 32
     scene = hhat.scenario("near-field", num_rx_ant=num, num_unit=2, num_subcarriers=16, num_slots=4)
@@ -198,5 +198,7 @@ def test_auto_stays_with_coefficients_where_a_line_is_not_known(what):
         points = torch.tensor(about.geometry["rx_ant"])
         points[num // 2 :, 0] += 0.1
         about = dataclasses.replace(about, geometry={"rx_ant": points.tolist()})
+    if what == "one place":
+        about = dataclasses.replace(about, geometry={"rx_ant": [[0.0, 0.0, 0.0]] * num})
     found = choice_for("auto", slot.obs, about, "gauss-mixture" if what == "a prior" else None)
     assert found.name == "auto"

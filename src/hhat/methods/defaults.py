@@ -128,7 +128,9 @@ def _is_line(positions: Any, size: int) -> bool:
     if positions is None or size < ARRAY:
         return False
     steps = torch.as_tensor(positions).double().diff(dim=0)
-    return len(steps) == size - 1 and bool(torch.allclose(steps, steps[:1].expand_as(steps), atol=EVEN))
+    if len(steps) != size - 1 or not bool(steps[0].norm() > EVEN):  # all in one place, or not told
+        return False
+    return bool(torch.allclose(steps, steps[:1].expand_as(steps), atol=EVEN))
 
 
 def _prior(name: str, target: Any, obs: Observation, settings: dict[str, Any]) -> Prior:
