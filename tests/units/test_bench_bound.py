@@ -1,13 +1,14 @@
 """Rows that no estimator gives: they have a ratio, and neither time nor status."""
 
 import math
+import re
 
 import pytest
 import torch
 
 import hhat
 from hhat.bench.experiment import Bound, Experiment, Profile, score_channel
-from hhat.bench.report import write_report
+from hhat.bench.report import tables, write_report
 from hhat.bench.report.words import best_of
 from hhat.bench.run import complete
 from hhat.random import generator
@@ -57,6 +58,8 @@ def test_a_bound_has_no_row_of_what_only_an_estimate_has(tmp_path):
     assert had["bound"] == ["nmse_db", "nmse_median_db"]
     assert set(had["ls"]) >= {"nmse_pooled_db", "channels_per_s", "bits"}
     write_report(tmp_path, tmp_path / "report.html")
+    line = re.search(r"bound</t[dh]>.*?</tr>", tables.counts(found.groups), re.DOTALL)
+    assert line is not None and "none" in line[0] and "ls</t" not in line[0]
 
 
 def test_a_bound_that_is_not_finite_is_a_failure_and_no_row(tmp_path):

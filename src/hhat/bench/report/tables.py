@@ -129,7 +129,7 @@ def counts(groups: Sequence[Group]) -> str:
             spell_point(cells.point),
             str(len(cells.cells)),
             str(sum(cell.items for cell in cells.cells)),
-            time_of(cells.seconds()),
+            "none" if cells.is_bound else time_of(cells.seconds()),
         ]
         for cells in groups
     ]
