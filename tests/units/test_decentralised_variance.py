@@ -89,26 +89,43 @@ def test_the_variance_covers_a_lost_unit_at_an_end_and_inside(lost, rounds):
 
 
 class Dropping(Serial):
-    """Unit 1 is gone from the request of this number on."""
+    """Units that are gone from the request of a number on, the first being 0; as (number, unit) pairs."""
 
-    def __init__(self, start):
-        self.start, self.count = start, 0
+    def __init__(self, *gone):
+        self.gone, self.count = gone, 0
 
     def _ask(self, units, requests):
         answers = super()._ask(units, requests)
+        lost = {unit for start, unit in self.gone if self.count >= start}
         self.count += 1
-        return [Lost("gone") if i == 1 and self.count > self.start else item for i, item in enumerate(answers)]
+        return [Lost("gone") if i in lost else item for i, item in enumerate(answers)]
 
 
 def test_a_unit_that_was_heard_before_is_not_forgotten():
     """What earlier rounds heard of it is in the estimate of message passing, which then stays as it is."""
     slot = drawn(3)
     for start, same in ((0, False), (2, True)):
-        method = hhat.method("oamp-decentralised", prior=pattern(), executor=Dropping(start), max_steps=4, tol=-1.0)
+        method = hhat.method(
+            "oamp-decentralised", prior=pattern(), executor=Dropping((start, 1)), max_steps=4, tol=-1.0
+        )
         est = hhat.solve(method, slot.obs)
         assert est.status_counts() == {"DEGRADED": 3}
         plain = pattern().basis.apply(est.info["coefficients"].mean)
         assert torch.allclose(est.belief.mean, plain, atol=1e-5) == same
+
+
+def test_the_last_words_of_a_unit_stay_where_another_never_spoke():
+    """Unit 1 is silent throughout, unit 2 in the last round alone."""
+    slot, errors = PAPER.draw(3, gen("last words")), []
+    for gone in ([(0, 1)], [(0, 1), (11, 2)]):
+        prior = hhat.prior("pattern-coupled", basis=PAPER.basis())
+        method = hhat.method("oamp-decentralised", prior=prior, executor=Dropping(*gone), max_steps=12, tol=-1.0)
+        est = hhat.solve(method, slot.obs)
+        error = (est.belief.mean - slot.truth.h).abs().square().unflatten(-2, (4, -1))[:, 2].sum()
+        told = est.belief.var.expand(est.belief.mean.shape).unflatten(-2, (4, -1))[:, 2].sum()
+        assert error < 1.3 * told
+        errors.append(float(error))
+    assert errors[1] < 1.3 * errors[0]
 
 
 def test_what_changes_nothing_reports_what_it_was_told():

@@ -133,7 +133,9 @@ class DecentralisedOamp(Oamp):
             raise ValueError(f"oamp-decentralised: average_axes: expected {-task.num_event} (antennas), got {axes}")
         state = super().init(obs, gen)
         lost = torch.zeros(*obs.batch_shape, self._num_unit(obs), dtype=torch.bool, device=obs.y.device)
-        heard: State = {"heard": torch.zeros_like(state["x_pri"]), "heard_var": torch.zeros_like(state["v_pri"])}
+        v = state["v_pri"]
+        each = (*obs.batch_shape, lost.shape[-1], *v.shape[len(obs.batch_shape) :])
+        heard: State = {"heard": torch.zeros_like(state["x_pri"]), "heard_var": v.new_zeros(each)}
         heard["silent"] = torch.ones_like(lost)
         return {**state, **heard, "lost": lost, "why": "", "rounds": torch.zeros_like(state["count"])}
 
@@ -142,7 +144,7 @@ class DecentralisedOamp(Oamp):
         part, task = split(obs, self._num_unit(obs))[0], problem(obs, self.prior)
         views, heard = self._views(obs, task), Gaussian(state["heard"], state["heard_var"])
         factor = self.factor(state, obs).var
-        known = with_unheard(est.belief, state["lost"], state["silent"], heard, factor, views.mix, task.basis)
+        known = with_unheard(est.belief, state["silent"], heard, factor, views.mix, task.basis)
         z = views.ops[0].in_shape
         belief = math.prod(state["v_pri"].shape[len(obs.batch_shape) :])
         entries = (self.quantiser or FLOATS).count_bits(math.prod(z))
@@ -210,11 +212,19 @@ class DecentralisedOamp(Oamp):
         shape = views.ops[0].in_shape
         fresh: State = {"lost": lost, "why": why, "rounds": state["rounds"] + rounds}
         fresh |= {"silent": state["silent"] & lost, "heard": state["heard"], "heard_var": state["heard_var"]}
-        if bool(lost.any()):
-            share = (~lost)[(..., *(None,) * num)] / (~lost).sum(-1).clamp_min(1)[(..., *(None,) * (num + 1))]
-            told = Gaussian(joined(mean, num), (torch.stack(var, len(batch)) * share).sum(len(batch)))
-            heard = extrinsic(told, Gaussian(joined(rounded, num), v))
-            fresh |= {"heard": heard.mean, "heard_var": heard.var}
+        if bool(lost.any()):  # in every round, where a unit is silent in all: the others' last words are then all here
+            told = [
+                extrinsic(Gaussian(after, width), Gaussian(here, v))
+                for after, width, here in zip(mean, var, rounded, strict=True)
+            ]
+            gone = lost[(..., *(None,) * num)]
+            widths = torch.stack([item.var for item in told], len(batch))
+            fresh["heard_var"] = torch.where(gone, state["heard_var"], widths)
+            last = [
+                torch.where(gone.select(len(batch), m), old, item.mean)
+                for m, (old, item) in enumerate(zip(pieces(state["heard"], len(units), num), told, strict=True))
+            ]
+            fresh["heard"] = joined(last, num)
         return before, linear, {**fresh, "noise_var": self._noise(answers, v, noise, parts, task, shape)}
 
     def _noise(

@@ -54,7 +54,6 @@ def beyond(
 
 def with_unheard(
     belief: Gaussian,
-    lost: Tensor,
     silent: Tensor,
     heard: Gaussian,
     prior_var: Tensor,
@@ -63,10 +62,10 @@ def with_unheard(
 ) -> Gaussian:
     """`belief` (*batch, *event) with `beyond` in its place where a unit was never heard, batch item by item's pattern.
 
-    lost, silent (*batch, unit): in the last round, in every round; heard: mean (*batch, *z), var (*batch, 1, ..)
+    silent (*batch, unit): in every round; heard: what each unit said last, mean (*batch, *z), var (*batch, unit, 1, ..)
     """
-    batch, num_unit, shape = lost.shape[:-1], lost.shape[-1], tuple(mix.out_shape)
-    flat, some = lost.reshape(-1, num_unit), (silent.any(-1) & ~lost.all(-1)).reshape(-1)
+    batch, num_unit, shape = silent.shape[:-1], silent.shape[-1], tuple(mix.out_shape)
+    flat, some = silent.reshape(-1, num_unit), (silent.any(-1) & ~silent.all(-1)).reshape(-1)
     if not bool(some.any()):
         return belief
     event = belief.mean.shape[len(batch) :]
@@ -75,11 +74,14 @@ def with_unheard(
         belief.var.expand(belief.mean.shape).reshape(-1, *event).clone(),
     )
     z, noise = heard.mean.reshape(-1, *shape), heard.var.reshape(len(flat), *heard.var.shape[len(batch) :])
+    # one run of antennas per unit
+    noise = noise.squeeze(2).repeat_interleave(shape[0] // num_unit, 1)
     prior_var = prior_var.expand(*batch, *mix.in_shape).reshape(-1, *mix.in_shape)
     for pattern in flat[some].unique(dim=0):
         rows = ((flat == pattern).all(-1) & some).nonzero()[:, 0]
         kept = tuple((~pattern).nonzero()[:, 0].tolist())
-        there = Gaussian(antennas_of(kept, num_unit, shape).apply(z[rows]), noise[rows])
+        pick = antennas_of(kept, num_unit, shape)
+        there = Gaussian(pick.apply(z[rows]), pick.apply(noise[rows].expand(len(rows), *shape)))
         found = beyond(there, kept, num_unit, prior_var[rows], mix, basis)
         mean[rows], var[rows] = found.mean, found.var
     return Gaussian(mean.reshape(belief.mean.shape), var.reshape(belief.mean.shape))
