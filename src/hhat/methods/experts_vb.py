@@ -44,7 +44,8 @@ class ExpertsVb(Method):
     With the evidence start q is set once, before any network runs, and one pass is taken: with Gaussian experts alone
     that is `covariance-mixture`.
     prior:      `experts` of known priors of any kinds, or one prior. None: for 16 x 64 channels (rx, tx) the exact
-                covariances of CDL-A to D, horizontal arrays facing each other, and the package's networks of them
+                covariances of CDL-A to D, horizontal arrays facing each other. The package's networks of them
+                (`package_experts(networks=True)`) are not there by default: no estimate was better with them
     start:      `EvidenceStart()`, `UniformStart()`, or "evidence", "uniform"
     likelihood: step of the sampler, as in `diffusion-posterior`
     judgement:  how an estimate weighs the experts from the second pass on
@@ -92,7 +93,7 @@ class ExpertsVb(Method):
                 f"experts-vb: prior: expected experts of channels {tuple(obs.op.in_shape)}; those of the package are "
                 f"for {PACKAGE_SHAPE}"
             )
-        return replace(self, prior=package_experts()), {"prior": "CDL-A to D: covariances, and networks of the package"}
+        return replace(self, prior=package_experts()), {"prior": "covariances of CDL-A to D"}
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         shape, count = (*obs.batch_shape, *obs.op.in_shape), len(self._whole.experts)
@@ -200,7 +201,7 @@ class ExpertsVb(Method):
         return self.prior
 
     def _concentration(self, like: Tensor) -> Tensor:
-        return (len(self._whole.experts) * self._whole.log_weights().exp()).to(like)
+        return len(self._whole.experts) * self._whole.log_weights().to(like).exp()
 
     @functools.cached_property
     def _gaussian(self) -> CovarianceMixture:
@@ -228,8 +229,8 @@ def _twin(expert: Prior) -> Gauss:
 
 
 @functools.cache
-def package_experts(covariances: bool = True) -> Experts:
-    """The package's networks of CDL-A to D, as far as they are there, and before them the profiles' covariances."""
+def package_experts(covariances: bool = True, networks: bool = False) -> Experts:
+    """Exact covariances of CDL-A to D; behind them, or alone, the package's networks of these, as far as they are there."""
     found: list[tuple[Prior, str]] = []
     if covariances:
         # by name, as a user would: scenarios stand above methods
@@ -241,8 +242,8 @@ def package_experts(covariances: bool = True) -> Experts:
     bins, there = angles(PACKAGE_SHAPE), names()
     for profile in PROFILES:
         name = f"cdl-{profile.lower()}"
-        if name in there:
+        if networks and name in there:
             found.append((Diffusion(name, bins), f"{name} diffusion"))
     if not found:
-        raise ValueError("experts-vb: none of the package's experts is there")
+        raise ValueError("experts-vb: expected covariances or networks, got neither")
     return Experts([expert for expert, _ in found], names=[name for _, name in found], ndim=2)
