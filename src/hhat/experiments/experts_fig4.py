@@ -58,7 +58,8 @@ EXPERIMENT = Experiment(
     "covariance-mixture knows those of all four and finds the profile by evidence, pooled-lmmse their mean; "
     "angular-mixture the angular powers of 3000 channels of each; ray-coupling the profile's table of rays. lasso "
     "is tuned per profile and SNR on other draws. The others learn from the one observation; auto is what is taken "
-    "without naming a method. experts-vb knows what covariance-mixture knows, for no estimate was better with networks; "
-    "experts-vb-paper has the package's networks instead, starts from equal shares and samples with "
-    "the paper's step (a profile without a network yet is left to the networks of the others). The paper's share of pilots is not known to us: 0.6, as in the works that it follows.",
+    "without naming a method. experts-vb by default knows what covariance-mixture knows: no estimate was better with "
+    "networks beside. experts-vb-paper has the package's networks, equal shares at first and the paper's sampler; a "
+    "profile without a network is left to those of the others. The paper's share of pilots is not known to us: 0.6, "
+    "as in the works that it follows.",
 )

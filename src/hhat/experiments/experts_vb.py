@@ -3,6 +3,7 @@
 from typing import Any
 
 import hhat
+from hhat.methods.expert_choice import Judgement
 from hhat.methods.experts_vb import package_experts
 from hhat.scenarios.cdl import Cdl
 
@@ -13,8 +14,14 @@ def experts_vb(scene: Cdl) -> Any:
 
 
 def experts_vb_paper(scene: Cdl) -> Any:
-    """The networks of the package, equal shares at first, the paper's sampler with its residual at the denoised point."""
-    return hhat.method("experts-vb", prior=package_experts(False, True), start="uniform", likelihood="dmps")
+    """The package's networks, equal shares at first, weights as printed, the paper's sampler with "h0" residual."""
+    return hhat.method(
+        "experts-vb",
+        prior=package_experts(False, True),
+        start="uniform",
+        likelihood="dmps",
+        judgement=Judgement(weights="printed"),
+    )
 
 
 METHODS = {"experts-vb": experts_vb, "experts-vb-paper": experts_vb_paper}

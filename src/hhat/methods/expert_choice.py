@@ -32,8 +32,8 @@ class Start(Protocol):
 
 @dataclass(frozen=True)
 class EvidenceStart:
-    """q_k ~ p_k(y) pi_k, log p_k(y) in closed form under expert k's Gaussian moments: exact for Gaussian experts, so that
-    one pass is all. For a single channel the Dirichlet integrates out to its mean, gamma_0 over its sum; pooled, the
+    """q_k ~ p_k(y) pi_k, log p_k(y) in closed form under expert k's Gaussian moments: exact for Gaussian experts; one
+    pass is then all. For a single channel the Dirichlet integrates out to its mean, gamma_0 over its sum; pooled, the
     prevalence of all items is found first: q_k ~ p_k(y) exp(psi(gamma_k)), gamma = gamma_0 + sum of q.
     Source: diffusion_experts sections 10.3 and 10.7."""
 

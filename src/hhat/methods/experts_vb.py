@@ -1,7 +1,7 @@
 """`experts-vb`: which of several priors holds, and the channel under it, by turns."""
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -64,7 +64,7 @@ class ExpertsVb(Method):
     prior: Prior | None = None
     start: Start | str = "evidence"
     likelihood: LikelihoodStep | str = "variance-map"
-    judgement: Judgement = Judgement()
+    judgement: Judgement = field(default_factory=Judgement)
     pool: bool = False
     sampler_steps: int | None = None
     max_steps: int | None = None
@@ -230,7 +230,7 @@ def _twin(expert: Prior) -> Gauss:
 
 @functools.cache
 def package_experts(covariances: bool = True, networks: bool = False) -> Experts:
-    """Exact covariances of CDL-A to D; behind them, or alone, the package's networks of these, as far as they are there."""
+    """Exact covariances of CDL-A to D; behind them, or alone, the package's networks of these, as far as there are."""
     found: list[tuple[Prior, str]] = []
     if covariances:
         # by name, as a user would: scenarios stand above methods

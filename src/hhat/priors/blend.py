@@ -19,7 +19,7 @@ ALIKE = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Blend(Prior):
-    """x_0 = sum_k q_k E_k[x | r],  var = sum_k q_k (var_k + |E_k - x_0|^2),  q as given: the score of sum_k q_k log p_k.
+    """x_0 = sum_k q_k E_k[x | r],  var = sum_k q_k (var_k + |E_k - x_0|^2),  q as given: the score of sum q_k log p_k.
 
     That is what a variational posterior on the expert does to the reverse process (Jiang et al. 2026, (24)-(26)); a
     mixture, which finds q anew from each r, is `Experts`.
