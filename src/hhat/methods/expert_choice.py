@@ -66,7 +66,8 @@ class Judgement:
     w_t = (1 - alpha_t)/(alpha_t (1 - abar_(t-1))), the bound's weight for t = 2..T, and W_t is
       bins:    the sum of w over the steps nearest to the node
       even:    T/|S| w_t; right on average only for nodes that are drawn: t = 5 counts 5 times too much
-      printed: w_t, as the paper has it
+      printed: w_t, as the paper has it. No bound with few nodes, but C_k then weighs more, and it selects no worse at
+               any point measured and better at some (docs/methods/experts-vb.md)
     Each step draws its noise once, the same for all experts and items: what differs between experts then does so by
     little noise, and a batch gives what its items give alone.
     The bound's last term, t = 1, is left out as in the paper: with steps below 2 one would judge the last noise only.
@@ -76,7 +77,7 @@ class Judgement:
     """
 
     nodes: tuple[int, ...] = NODES
-    weights: str = "bins"
+    weights: str = "printed"
     consistency: int = 10
 
     def __post_init__(self):
