@@ -1,7 +1,7 @@
 """`experts-vb`: which of several priors holds, and the channel under it, by turns."""
 
 import functools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -48,7 +48,7 @@ class ExpertsVb(Method):
                 (`package_experts(networks=True)`) are not there by default: no estimate was better with them
     start:      `EvidenceStart()`, `UniformStart()`, or "evidence", "uniform"
     likelihood: step of the sampler, as in `diffusion-posterior`
-    judgement:  how an estimate weighs the experts from the second pass on
+    judgement:  how an estimate weighs the experts from the second pass on; None: `Judgement()`
     pool:       one prevalence pi for all items of the batch: a cell
     max_steps:  passes; None is what the start says.  tol: on max |dq|
     gamma_0 is K times the weights of the experts: ones, where these are equal.
@@ -64,7 +64,7 @@ class ExpertsVb(Method):
     prior: Prior | None = None
     start: Start | str = "evidence"
     likelihood: LikelihoodStep | str = "variance-map"
-    judgement: Judgement = field(default_factory=Judgement)
+    judgement: Judgement | None = None
     pool: bool = False
     sampler_steps: int | None = None
     max_steps: int | None = None
@@ -77,6 +77,8 @@ class ExpertsVb(Method):
                 if value not in there:
                     raise ValueError(f"experts-vb: {setting}: '{value}', expected one of {' '.join(there)}")
                 object.__setattr__(self, setting, there[value])
+        if self.judgement is None:
+            object.__setattr__(self, "judgement", Judgement())
         if self.max_steps is None:
             object.__setattr__(self, "max_steps", self.start.num_passes)  # type: ignore[union-attr]
         if self.prior is not None:
@@ -116,7 +118,7 @@ class ExpertsVb(Method):
         fresh = share
         if self.max_steps > 1:  # type: ignore[operator]
             prior = self._whole.expand((), tuple(obs.op.in_shape), obs.y)
-            said = self.judgement(belief.mean, prior, obs, noise, self._schedule)
+            said = self.judgement(belief.mean, prior, obs, noise, self._schedule)  # type: ignore[misc]
             fresh = (said + expected_log(gamma)).softmax(-1)
             gamma = counted(fresh, self._concentration(fresh), self.pool)
         change = (fresh - share).abs().amax(-1)
