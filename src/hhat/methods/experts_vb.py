@@ -205,12 +205,10 @@ class ExpertsVb(Method):
     def _concentration(self, like: Tensor) -> Tensor:
         return len(self._whole.experts) * self._whole.log_weights().to(like).exp()
 
-    @functools.cached_property
+    @property
     def _gaussian(self) -> CovarianceMixture:
         """Each expert by its mean and variance alone."""
-        own = self._whole
-        twins = [expert if isinstance(expert, Gauss) else _twin(expert) for expert in own.experts]
-        return CovarianceMixture(Experts(twins, own.weights, own.names, ndim=own.ndim))
+        return CovarianceMixture(_twins(self._whole))
 
     @property
     def _schedule(self) -> Schedule:
@@ -223,6 +221,15 @@ class ExpertsVb(Method):
     @classmethod
     def example(cls, gen: torch.Generator) -> "ExpertsVb":
         return cls(Experts.example(gen))
+
+
+@functools.lru_cache(maxsize=8)
+def _twins(prior: Experts) -> Experts:
+    """One object per prior: factors are remembered by it."""
+    if all(isinstance(expert, Gauss) for expert in prior.experts):
+        return prior
+    own = [expert if isinstance(expert, Gauss) else _twin(expert) for expert in prior.experts]
+    return Experts(own, prior.weights, prior.names, ndim=prior.ndim)
 
 
 def _twin(expert: Prior) -> Gauss:
