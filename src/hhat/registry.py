@@ -67,6 +67,11 @@ METHODS = {
         "deterministic reverse diffusion under a learned prior, three likelihood steps",
         "Jiang et al. 2026, corrected; Meng & Kabashima 2022",
     ),
+    "experts-vb": Entry(
+        "hhat.methods.experts_vb:ExpertsVb",
+        "which of several priors holds, by evidence or by passes, and the channel under it",
+        "Jiang et al. 2026, corrected",
+    ),
     "sparse-tracking": Entry(
         "hhat.tracking.sparse:SparseTracking",
         "sparse channels from slot to slot: Markov support, Gauss-Markov values, learned on the way",

@@ -17,6 +17,7 @@ NAMES = list(registry.METHODS)
 SETTINGS = {
     "lmmse": {"prior": Gauss(1.3)},
     "covariance-mixture": {"prior": Experts((Gauss(0.3), Gauss(1.6)))},
+    "experts-vb": {"prior": Experts((Gauss(0.3), bernoulli_gauss(0.3, var=2.0, learnable=False)))},
     "gamp": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
     "oamp": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
     "oamp-decentralised": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},

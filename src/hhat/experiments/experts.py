@@ -5,6 +5,8 @@ from hhat.scenarios.cdl import Cdl
 
 PAPER = "Jiang et al. 2026"
 WAITS_FOR = "the diffusion prior, its experts and the learned baselines"
+SCARCE = "experts-vb-paper-scarce"
+"""Label of the paper's algorithm with an expert that has seen a tenth of the channels"""
 PROPOSED, SINGLE = "experts-vb-paper", "diffusion-posterior"
 """Labels of the paper's algorithm as printed, and of one diffusion model trained on the channels of all profiles"""
 PROFILES = ("A", "B", "C", "D")

@@ -27,7 +27,7 @@ EXPERIMENT = Experiment(
             Ordering(
                 "the mixture of experts is ahead of one diffusion model on the scarce profile",
                 SOURCE,
-                methods=(experts.PROPOSED, experts.SINGLE),
+                methods=(experts.SCARCE, experts.SINGLE),
                 at={"profile": profile},
             )
             for profile in ("B", "D")
@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
         Ordering(
             "on a scarce CDL-D it is ahead of LDAMP with the fewest pilots",
             SOURCE,
-            methods=(experts.PROPOSED, "ldamp"),
+            methods=(experts.SCARCE, "ldamp"),
             at={"profile": "D", "alpha": 0.2},
         ),
         Words(

@@ -135,6 +135,15 @@ class CovarianceMixture(Method):
         """The experts' probabilities, the evidence and the p-value."""
         return self._mixed(state, obs)[1]
 
+    def parts(self, noise: Tensor, obs: Observation) -> "list[Part]":
+        """The experts, factored, basis by basis."""
+        found = []
+        for group in self._groups(obs):
+            task = self._task(group, obs)
+            given = self._given(group, task, noise, obs)
+            found.append(Part(group, task, given, len(obs.op.in_shape), len(obs.op.out_shape)))
+        return found
+
     def _replaced(self, belief: Gaussian, unknown: Tensor, state: State, obs: Observation) -> Gaussian:
         assert self.otherwise is not None
         rows = Rows.all(obs.op, obs.batch_shape).of(unknown)  # type: ignore[arg-type]
@@ -196,11 +205,7 @@ class CovarianceMixture(Method):
 
     def _mixed(self, state: State, obs: Observation) -> tuple[Gaussian, Judged]:
         groups, noise = self._groups(obs), noise_of(state, obs)
-        parts = []
-        for group in groups:
-            task = self._task(group, obs)
-            given = self._given(group, task, noise, obs)
-            parts.append(Part(group, task, given, len(obs.op.in_shape), len(obs.op.out_shape)))
+        parts = self.parts(noise, obs)
         weights = self._prior(obs).log_weights().to(obs.y.real)
         weights = weights[..., [k for group in groups for k in group.index]]
         batch, out = obs.batch_shape, tuple(obs.op.out_shape)
