@@ -46,7 +46,7 @@ def test_track_survives_a_lost_slot_and_says_so():
     lost[1, 0, 0] = float("nan")
     slots = [obs, Observation(lost, obs.op, 0.05), obs]
     for name in ("ls", "lmmse", "oamp", "auto"):
-        settings = {"prior": Gauss(1.0)} if name in ("lmmse", "diffusion-posterior") else {}
+        settings = {"prior": Gauss(1.0)} if name in ("lmmse", "diffusion-posterior", "experts-vb") else {}
         estimates = [est for _, est in hhat.track(hhat.method(name, **settings), slots)]
         assert estimates[1].status[1] == Status.NONFINITE and (estimates[1].status[[0, 2, 3, 4]] == Status.OK).all()
         assert all(torch.isfinite(est.belief.mean).all() for est in estimates)
@@ -85,7 +85,7 @@ def test_a_tracker_keeps_its_state_through_a_lost_slot():
 
 @pytest.mark.parametrize("name", registry.METHODS)
 def test_other_methods_solve_each_slot_on_its_own(name):
-    settings = {"prior": Gauss(1.0)} if name in ("lmmse", "diffusion-posterior") else {}
+    settings = {"prior": Gauss(1.0)} if name in ("lmmse", "diffusion-posterior", "experts-vb") else {}
     if hhat.method(name, **settings).tracks:
         pytest.skip("carries knowledge from slot to slot")
     _, obs = observe()

@@ -59,7 +59,7 @@ def test_missing_extrinsic(monkeypatch):
         test_limits.check_gaussian_limit("oamp")
 
 
-@pytest.mark.parametrize("module", ["oamp", "amp"])
+@pytest.mark.parametrize("module", ["oamp", pytest.param("amp", marks=pytest.mark.slow)])
 def test_doubled_noise(monkeypatch, module):
     import importlib
 

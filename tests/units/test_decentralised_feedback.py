@@ -285,6 +285,7 @@ def test_processes_give_the_serial_numbers_to_the_bit():
         same_bits(executor)
 
 
+@pytest.mark.slow
 def test_actors_give_the_serial_numbers_to_the_bit():
     pytest.importorskip("ray")
     from hhat.decentralized.ray_units import RayUnits
