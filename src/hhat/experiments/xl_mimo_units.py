@@ -34,6 +34,7 @@ EXPERIMENT = Experiment(
         "quick": Profile(POINTS, blocks=1, block_size=xl.BLOCK),
         "full": Profile(POINTS, blocks=20, block_size=xl.BLOCK),
     },
+    metrics=("nmse_db",),
     score=xl.score_units,
     claims=xl.levels(PROTOTYPE, SLACK_DB),
     note="One realisation is one channel: the mean over its four units. All know the noise level. "
