@@ -13,8 +13,8 @@ from hhat.ops.linalg import eigh, squared
 from hhat.priors.experts import Experts
 from hhat.types import Gaussian, Observation, Shape
 
-LARGEST = (1024, 2048)
-"""Samples and channel entries up to which the eigenbases are formed: 0.5 s an expert at 608 x 1024"""
+LARGEST = (768, 2048)
+"""Samples and channel entries up to which the eigenbases are formed: about 1 s an expert at 608 x 1024, once"""
 STEP = 1.0
 """Most by which log scale moves in a step"""
 REACH = 8.0
@@ -116,18 +116,22 @@ def _grid(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def spectra(obs: Observation, prior: Experts) -> Spectra | None:
-    """Made once per operator, experts and precision; None where they do not apply: experts with means or weights per
-    item, noise that differs within an item, an operator per item, or more than LARGEST."""
+    """Made once per operator, experts and precision; None where they do not apply."""
+    if not spectral(obs, prior):
+        return None
     op: LinearOp = obs.op.like(obs.y)  # type: ignore[attr-defined]
-    samples, entries, count = math.prod(op.out_shape), math.prod(op.in_shape), len(op.out_shape)
-    if samples > LARGEST[0] or entries > LARGEST[1] or op.batch_shape:
-        return None
-    if prior.weights.ndim > 1 or any(bool((expert.moments().mean != 0).any()) for expert in prior.experts):
-        return None
-    noise = obs.noise_var
-    if noise is not None and any(n != 1 for n in noise.shape[max(0, noise.ndim - count) :]):
-        return None
     return cached(op, ("spectra", id(prior)), lambda: (prior, Spectra.of(op, prior, obs.y)))[1]
+
+
+def spectral(obs: Observation, prior: Experts) -> bool:
+    """Are these experts without means or weights per item, behind one operator, in noise that is the same all over an
+    item, no larger than LARGEST?"""
+    if math.prod(obs.op.out_shape) > LARGEST[0] or math.prod(obs.op.in_shape) > LARGEST[1] or obs.op.batch_shape:
+        return False
+    if prior.weights.ndim > 1 or any(bool((expert.moments().mean != 0).any()) for expert in prior.experts):
+        return False
+    noise = obs.noise_var
+    return noise is None or all(n == 1 for n in noise.shape[max(0, noise.ndim - len(obs.op.out_shape)) :])
 
 
 def flat_noise(noise: Tensor, obs: Observation) -> Tensor:
