@@ -150,6 +150,18 @@ def test_the_alternative_pays_for_what_it_learned_and_takes_its_share():
     assert torch.equal(est.info["expert"] == -1, chance > 0.5)
 
 
+def test_one_item_without_a_batch_axis_is_that_item_of_the_batch():
+    prior = experts()
+    obs = observe(5 * draw(prior, 3), 0.2)
+    method = CovarianceMixture(
+        prior, learn_scale=True, otherwise=hhat.method("oamp", prior=pattern_coupled(basis=ANGLES))
+    )
+    whole, one = hhat.solve(method, obs), hhat.solve(method, Observation(obs.y[1], obs.op, 0.2))
+    torch.testing.assert_close(one.belief.mean, whole.belief.mean[1])
+    for name in ("p_value", "p_path", "scale", "otherwise", "log_evidence"):
+        torch.testing.assert_close(one.info[name], whole.info[name][1])
+
+
 def test_learned_scales_need_one_operator_and_white_noise():
     prior = experts()
     obs = observe(draw(prior, 2), 0.1)

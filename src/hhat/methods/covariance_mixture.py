@@ -195,7 +195,7 @@ class CovarianceMixture(Method):
         """Scales by Fisher scoring; noise that is not given by EM."""
         power, weights = self._known(obs).power, self._prior(obs).log_weights().to(obs.y.real)
         energy, start, log_scale = (
-            state[name].flatten(0, -n) for name, n in (("energy", 3), ("start", 2), ("log_scale", 2))
+            _rows(state[name], n) for name, n in (("energy", 2), ("start", 1), ("log_scale", 1))
         )
         noise = flat_noise(noise_of(state, obs), obs)
         moved = scale_step(log_scale, start, energy, power, noise)
@@ -213,7 +213,7 @@ class CovarianceMixture(Method):
         """`_mixed` with the scales that were learned."""
         spectrum, batch = self._known(obs), obs.batch_shape
         weights = self._prior(obs).log_weights().to(obs.y.real)
-        y, noise, scale = _flat(obs), flat_noise(noise_of(state, obs), obs), state["log_scale"].flatten(0, -2).exp()
+        y, noise, scale = _flat(obs), flat_noise(noise_of(state, obs), obs), _rows(state["log_scale"], 1).exp()
         pieces = zip(y.split(ITEMS), noise.split(ITEMS), scale.split(ITEMS), strict=True)
         found = []
         for piece, white, own in pieces:
@@ -236,8 +236,8 @@ class CovarianceMixture(Method):
         spectrum = self._spectra(obs)
         if spectrum is None:
             return judged
-        share = judged.share.flatten(0, -2)
-        scale = state["log_scale"].flatten(0, -2).exp() if self.learn_scale else torch.ones_like(share)
+        share = _rows(judged.share, 1)
+        scale = _rows(state["log_scale"], 1).exp() if self.learn_scale else torch.ones_like(share)
         op: LinearOp = obs.op.like(obs.y)  # type: ignore[attr-defined]
         noise = flat_noise(noise_of(state, obs), obs)
         found = path_p_value(spectrum, op, _flat(obs), share.argmax(-1), _chosen(scale, share), noise)
@@ -399,6 +399,11 @@ def p_of_distance(distance: Tensor, samples: int) -> Tensor:
 def _chosen(x: Tensor, share: Tensor) -> Tensor:
     """x (*batch, K) of the most probable expert."""
     return x.gather(-1, share.argmax(-1, keepdim=True))[..., 0]
+
+
+def _rows(x: Tensor, event: int) -> Tensor:
+    """The batch axes of x as one, also where there is none."""
+    return x.reshape(-1, *x.shape[x.ndim - event :])
 
 
 def _flat(obs: Observation) -> Tensor:
