@@ -45,7 +45,7 @@ from hhat.types import Estimate, Gaussian, Observation, State
 SLICE_ENTRIES = 1 << 23
 """Entries of the experts' estimates formed at a time (64 MB)."""
 PENALTY = 0.2
-"""Nats that a learned prior's evidence pays per coefficient that y determines. Between 0.15 and 0.25 the combination
+"""Nats that a learned prior's evidence pays per coefficient that y determines. With 0.15 to 0.2 the combination
 with the pattern-coupled prior was within 0.3 dB of the better of the two everywhere; 0.1 loses 0.6 dB on CDL-B."""
 NONE_OF_THESE = "none of these"
 
