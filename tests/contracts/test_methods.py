@@ -23,7 +23,7 @@ SETTINGS = {
     "oamp": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
     "oamp-decentralised": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
     "ldamp": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
-    "wgan": {"prior": Linear(), "rate": 0.2, "max_steps": 70},
+    "wgan": {"prior": Linear(), "strength": 1.0, "restarts": 2, "rate": 0.2, "max_steps": 70},
     "diffusion-posterior": {"prior": bernoulli_gauss(0.3, var=2.0, learnable=False)},
 }
 ATOMS = {"omp": 20, "polar-somp": 10}

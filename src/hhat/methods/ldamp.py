@@ -32,7 +32,7 @@ class Ldamp(Gamp):
     average_axes: tuple[int, ...] | None = None
     # where they lie is no part of what they are: the prior holds the numbers
     weights: str | None = field(default=None, metadata={"recipe": False})
-    max_steps: int = 200
+    max_steps: int = 60
 
     def resolve(self, obs: Observation) -> tuple["Ldamp", dict[str, str]]:
         if self.prior is not None:
