@@ -1,4 +1,4 @@
-"""`wgan`: the channel that a trained generator can make and that explains y best, by gradient descent in its latents."""
+"""`wgan`: the channel that a trained generator can make and that explains y best, by descent in its latents."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -27,8 +27,8 @@ class Wgan(Method):
     the most probable z under z ~ N(0, I) where strength is 1. By Adam, the rate falling as a cosine to 0, from z = 0
     and restarts - 1 starts ~ N(0, I), the same for all items; the one that ends lowest is taken.
 
-    prior: a `Generated` (a `Prior`, which denoises, is refused); None: the generator of `weights`, for channels of 16 x 64 antennas with E|h|^2 = 1 over their
-    profile. `hhat.priors.generated.Linear()` makes it ridge regression.
+    prior: a `Generated` (a `Prior`, which denoises, is refused); None: the generator of `weights`, for channels of
+    16 x 64 antennas with E|h|^2 = 1 over their profile. `hhat.priors.generated.Linear()` makes it ridge regression.
     weights: a file that `hhat train wgan` wrote; None: those of the package
     strength: weight of |z|^2, with which the paper's lambda = strength s2 / 2 follows the noise. The default was the
     best at 0 and 10 dB on other channels than those of the tables, and level at 30 dB: what the generator cannot make
