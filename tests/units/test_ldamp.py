@@ -127,7 +127,7 @@ def test_the_loop_stands_still_where_amp_s_equations_hold():
 def test_without_arguments_it_takes_the_weights_of_the_package():
     slot = hhat.scenario("cdl", profile="C", snr_db=20.0).draw(3, generator("shipped"))
     est = hhat.solve(hhat.method("ldamp"), slot.obs, max_steps=12)
-    assert est.info["prior"] == "dncnn" or isinstance(est.info["prior"], Dncnn)
+    assert est.info["prior"] == "dncnn"
     white = hhat.solve(hhat.method("rls"), slot.obs)
     assert hhat.nmse_db(est, slot.truth) < hhat.nmse_db(white, slot.truth) - 2
     with pytest.raises(
@@ -144,6 +144,8 @@ def test_weights_of_something_else_are_refused():
         residual_from({**found.card["settings"], "width": 16}, found.weights)
     with pytest.raises(ValueError, match="setting or tensor missing"):
         residual_from({"kind": "dncnn"}, found.weights)
+    with pytest.raises(ValueError, match=r"dncnn: weights for \(16, 64\) coefficients, but the basis has \(4, 8\)"):
+        Dncnn(basis=angles(SHAPE))
     with pytest.raises(ValueError, match="one or two axes, got 3"):
         Dncnn(network=silent(), ndim=3)
 

@@ -108,6 +108,10 @@ class Dncnn(Prior):
             network, shape = residual_from(found.card["settings"], found.weights)
             object.__setattr__(self, "network", network)
             object.__setattr__(self, "basis", angles(shape) if self.basis is None else self.basis)
+            if tuple(self.basis.in_shape) != shape:  # type: ignore[union-attr]
+                raise ValueError(
+                    f"dncnn: weights for {shape} coefficients, but the basis has {self.basis.in_shape}"  # type: ignore[union-attr]
+                )
         if self.basis is not None:
             object.__setattr__(self, "ndim", len(self.basis.in_shape))
         if self.ndim not in (1, 2):
