@@ -199,7 +199,7 @@ def test_unknowns_that_are_not_seen(name):
     assert Status.NONFINITE not in est.status.tolist() and torch.isfinite(est.belief.mean).all()
     assert est.belief.mean[..., 6:].abs().max() < 1e-3
     # these average variances over what the operator mixes: right in sum only
-    averaging = ("oamp", "uamp", "auto", "hybrid", "sparse-tracking", "decentralised", "oamp-decentralised")
+    averaging = ("ldamp", "oamp", "uamp", "auto", "hybrid", "sparse-tracking", "decentralised", "oamp-decentralised")
     if name not in averaging:
         assert (est.belief.var.expand(h.shape)[..., 6:] > 0.1).all()
 

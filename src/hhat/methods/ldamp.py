@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from hhat.methods.amp import Gamp
 from hhat.methods.base import Problem
 from hhat.priors.base import Prior
 from hhat.priors.dncnn import Dncnn
+from hhat.priors.gauss import Gauss
 from hhat.types import Observation
 
 
@@ -45,6 +48,10 @@ class Ldamp(Gamp):
                 f"ldamp: weights: expected some for channels {tuple(obs.op.in_shape)}; these are for {shape}"
             )
         return replace(self, prior=prior), {"prior": "dncnn"}
+
+    @classmethod
+    def example(cls, gen: torch.Generator) -> "Ldamp":
+        return cls(Gauss(1.0))
 
     def _axes(self, task: Problem) -> tuple[int, ...]:
         return task.event() if self.average_axes is None else self.average_axes

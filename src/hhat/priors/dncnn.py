@@ -172,7 +172,7 @@ class Dncnn(Prior):
     def example(cls, gen: torch.Generator) -> "Dncnn":
         """A silent network: CN(0, 1.4), exactly."""
         silent = start_weights(dn_cnn(2, 2), gen, ("layers.1.weight",))
-        return cls(network=Residual(silent, 2, 2, 1.4), sample_steps=10, ndim=1)
+        return cls(network=Residual(silent, 2, 2, 1.4), sample_steps=4, ndim=1)
 
 
 def residual_from(settings: Mapping[str, Any], tensors: Weights) -> tuple[Residual, Shape]:
