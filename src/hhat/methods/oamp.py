@@ -37,8 +37,10 @@ WIDEST = {torch.float32: 1e4, torch.float64: 1e6}
 division amplifies round-off by as much."""
 SETTLE_AFTER = 30
 """Steps after which the share of new messages shrinks as 1/step."""
-SURPRISE = 2
+SURPRISE = 2.0
 """A residual whose energy exceeds the promised one by this factor is believed over the promise."""
+BLOCK_SURPRISE = 4.0
+"""The same for one block of several: variances that hold on average over blocks are no contradiction."""
 LEAST_BLOCK = 8
 """Samples from which an independent block is judged by its own residual: of fewer, chance alone surprises too often."""
 
@@ -140,21 +142,21 @@ def _surprise(task: Problem, state: State, noise_var: Tensor) -> Tensor:
     blocks of at least LEAST_BLOCK samples, each block has a factor of its own: the error of x_pri may lie in few of
     them, and shared out among all it would surprise nobody.
     """
-    axes, op, y, noise = task.out_event(), task.op, task.y, noise_var
+    axes, op, y, noise, limit = task.out_event(), task.op, task.y, noise_var, SURPRISE
     blocks = _blocks(task, state["v_pri"], noise_var)
     if blocks is not None:
-        basis, axes = blocks
+        (basis, axes), limit = blocks, BLOCK_SURPRISE
         op, y, noise = basis.op, basis.turn.apply(task.y), basis.turned(noise_var, len(task.op.out_shape))
-    return _factor(op, y, axes, state, noise)
+    return _factor(op, y, axes, state, noise, limit)
 
 
-def _factor(op: LinearOp, y: Tensor, axes: tuple[int, ...], state: State, noise: Tensor) -> Tensor:
+def _factor(op: LinearOp, y: Tensor, axes: tuple[int, ...], state: State, noise: Tensor, limit: float) -> Tensor:
     residual = squared(y - op.apply(state["x_pri"])).sum(axes, keepdim=True)
     promised = op.squares.apply(state["v_pri"].expand(state["x_pri"].shape)).sum(axes, keepdim=True)
     lead = residual.ndim - len(op.out_shape)
     noise = noise.expand(*residual.shape[:lead], *op.out_shape).sum(axes, keepdim=True)
     count = state["count"][(..., *(None,) * len(op.out_shape))]
-    factor = surprise(residual, promised, noise, count)
+    factor = surprise(residual, promised, noise, count, limit)
     shape = factor.shape[lead:] if len(op.out_shape) == len(op.in_shape) else (1,) * len(op.in_shape)
     return factor.reshape(*factor.shape[:lead], *shape)
 
@@ -174,10 +176,10 @@ def _blocks(task: Problem, v_pri: Tensor, noise_var: Tensor) -> tuple[Rotation, 
     return (basis, within) if math.prod(shape[axis] for axis in within) >= LEAST_BLOCK else None
 
 
-def surprise(residual: Tensor, promised: Tensor, noise: Tensor, count: Tensor) -> Tensor:
+def surprise(residual: Tensor, promised: Tensor, noise: Tensor, count: Tensor, limit: float = SURPRISE) -> Tensor:
     """The factor from the energies of y - A x_pri: found, promised by v_pri, and of the noise; 1 in the first step."""
     factor = (residual - noise) / promised.clamp_min(torch.finfo(promised.dtype).tiny)
-    surprised = (residual > SURPRISE * (promised + noise)) & (count > 0)
+    surprised = (residual > limit * (promised + noise)) & (count > 0)
     return torch.where(surprised, factor, 1.0)
 
 
