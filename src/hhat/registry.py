@@ -316,6 +316,8 @@ EXPERIMENTS = {
     ),
 }
 MODELS = {
+    "covariance": Entry("hhat.train.gaussian:COVARIANCE", "covariance of channels, or from noisy pilots", "textbook"),
+    "mixture": Entry("hhat.train.gaussian:MIXTURE", "Gaussians of angular powers, by EM over channels", "textbook"),
     "sbl-cnn": Entry("hhat.train.models:SBL_CNN", "convolutional M-step of method sbl-cnn", "hhat"),
     "sbl-gnn": Entry(
         "hhat.train.models:SBL_GNN",

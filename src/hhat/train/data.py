@@ -1,7 +1,8 @@
 """What networks are trained on: channels with fresh noise, from a scenario or from the truth of a capture."""
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -85,22 +86,30 @@ class UnitsData:
 class CaptureData:
     """The true channels of a capture through its own pilots, in the basis that fits its axes, with fresh noise.
 
-    covariance: exact E vec(h) vec(h)^H, where it is known
+    law: gives the exact E vec(h) vec(h)^H, where it is known; it may take seconds, and few ask
     Raises ValueError for a capture without truth or with fewer snapshots than HELD_OUT.
     """
 
     slot: Slot
     name: str = "capture"
-    covariance: Tensor | None = None
+    law: Callable[[], Tensor] | None = None
 
     def __post_init__(self):
         if self.slot.truth is None:
-            raise ValueError(f"{self.name}: truth/h: missing; training needs known channels")
+            raise ValueError(f"{self.name}: truth/h: missing; training needs known channels, but for `covariance`")
         count = self._channels().shape[0]
         if count < HELD_OUT:
             raise ValueError(f"{self.name}: truth/h: expected at least {HELD_OUT} snapshots, got {count}")
         if self.slot.obs.op.batch_shape:
             raise ValueError(f"{self.name}: expected the same pilots for all snapshots, got operators that differ")
+
+    @cached_property
+    def covariance(self) -> Tensor | None:
+        return None if self.law is None else self.law()
+
+    def channels(self, held_out: bool = False) -> Tensor:
+        """All that are learned from, or those apart: (num, *event)."""
+        return self._some(held_out)
 
     def _channels(self) -> Tensor:
         h = self.slot.truth.h
@@ -131,6 +140,40 @@ class CaptureData:
         if basis is None:
             raise ValueError(f"{self.name}: axes {obs.axes} of sizes {shape}: too few entries for angles or delays")
         return Batch(h, obs, basis)
+
+
+@dataclass(frozen=True, eq=False)
+class PilotData:
+    """The received blocks of a capture without truth; every HELD_OUT-th is kept to judge by.
+
+    Raises ValueError for fewer snapshots than HELD_OUT, and for pilots that differ from snapshot to snapshot.
+    """
+
+    slot: Slot
+    name: str = "capture"
+
+    def __post_init__(self):
+        obs = self.slot.obs
+        count = math.prod(obs.batch_shape)
+        if count < HELD_OUT:
+            raise ValueError(f"{self.name}: y: expected at least {HELD_OUT} snapshots, got {count}")
+        if obs.op.batch_shape:
+            raise ValueError(
+                f"{self.name}: expected the same pilots for all snapshots, got operators that differ; "
+                "hhat.priors.fit_gauss.covariance_from_pilots takes those"
+            )
+
+    def seen(self, held_out: bool = False) -> Observation:
+        """The blocks that are learned from, or those apart, one batch axis."""
+        obs = self.slot.obs
+        shape = tuple(obs.op.out_shape)
+        y = obs.y.reshape(-1, *shape)
+        apart = torch.arange(len(y)) % HELD_OUT == HELD_OUT - 1
+        pick = apart if held_out else ~apart
+        noise = obs.noise_var
+        if noise is not None and noise.ndim > len(shape):
+            noise = noise.expand(*obs.batch_shape, *noise.shape[-len(shape) :]).flatten(0, -1 - len(shape))[pick]
+        return Observation(y[pick], obs.op, noise, obs.axes)
 
 
 CDL_CHANNELS = 12500
@@ -174,8 +217,11 @@ def cdl_data(name: str, seed: int) -> CaptureData | None:
     # in turn, so that every fifth is a fifth of each profile
     h = torch.stack(found, 1)[torch.arange(CDL_CHANNELS)[:, None] < counts]
     share = (counts / counts.sum())[:, None, None]
-    covariance = (torch.stack([scene.covariance() for scene in scenes]) * share).sum(0)
-    return CaptureData(Slot(Channel(h), slot.obs, slot.about), name, covariance)
+
+    def law() -> Tensor:
+        return (torch.stack([scene.covariance() for scene in scenes]) * share).sum(0)
+
+    return CaptureData(Slot(Channel(h), slot.obs, slot.about), name, law)
 
 
 def cdl_words(name: str, seed: int) -> str:
