@@ -358,12 +358,12 @@ def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(tmp_path):
 
 def test_the_verb_trains_an_expert_that_estimate_takes(monkeypatch, tmp_path, capsys):
     from hhat.cli import main
-    from hhat.train import data, denoising
+    from hhat.train import data, denoising, models
 
     monkeypatch.setitem(DIFFUSION.profiles, "quick", Recipe(2, 4, held_out=8, average=0.9))
     for module, name, value in (
         (data, "CDL_CHANNELS", 20),
-        (data, "TEST_BLOCKS", 1),
+        (models, "TEST_CHANNELS", 4),
         (denoising, "ERROR_CHANNELS", 4),
         (denoising, "POWER_CHANNELS", 100),
         (denoising, "REFERENCE_CHANNELS", 2),
