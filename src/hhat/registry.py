@@ -333,6 +333,8 @@ EXPERIMENTS = {
 MODELS = {
     "wgan": Entry("hhat.train.wgan:WGAN", "generator of method wgan", "Balevi et al. 2021; Gulrajani et al. 2017"),
     "ldamp": Entry("hhat.train.dncnn:LDAMP", "denoiser of method ldamp, all noise levels", "Metzler et al. 2017"),
+    "covariance": Entry("hhat.train.gaussian:COVARIANCE", "covariance of channels, or from noisy pilots", "textbook"),
+    "mixture": Entry("hhat.train.gaussian:MIXTURE", "Gaussians of angular powers, by EM over channels", "textbook"),
     "sbl-cnn": Entry("hhat.train.models:SBL_CNN", "convolutional M-step of method sbl-cnn", "hhat"),
     "sbl-gnn": Entry(
         "hhat.train.models:SBL_GNN",

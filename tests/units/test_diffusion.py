@@ -358,12 +358,12 @@ def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(tmp_path):
 
 def test_the_verb_trains_an_expert_that_estimate_takes(monkeypatch, tmp_path, capsys):
     from hhat.cli import main
-    from hhat.train import data, denoising
+    from hhat.train import data, denoising, models
 
     monkeypatch.setitem(DIFFUSION.profiles, "quick", Recipe(2, 4, held_out=8, average=0.9))
     for module, name, value in (
         (data, "CDL_CHANNELS", 20),
-        (data, "TEST_BLOCKS", 1),
+        (models, "TEST_CHANNELS", 4),
         (denoising, "ERROR_CHANNELS", 4),
         (denoising, "POWER_CHANNELS", 100),
         (denoising, "REFERENCE_CHANNELS", 2),
@@ -391,6 +391,24 @@ def test_names_of_data():
         from hhat.train.run import task_for
 
         task_for("diffusion", "cdl-x")
+
+
+def test_a_scarce_profile_is_the_start_of_the_same_draw(monkeypatch):
+    from hhat.train import data
+
+    monkeypatch.setattr(data, "CDL_CHANNELS", 50)
+    monkeypatch.setattr(data, "SCARCE_CHANNELS", 10)
+    whole, few, pool = (
+        cdl_data(name, 3).slot.truth.h
+        for name in ("cdl-b-rotated", "cdl-b-scarce-rotated", "cdl-abcd-scarce-b-rotated")
+    )
+    assert torch.equal(few, whole[:10]) and len(pool) == 160
+    mine = (pool[:, None] == few).all(-1).all(-1).any(1)
+    apart = torch.arange(160) % 5 == 4  # what a capture keeps for validation
+    assert (int(mine.sum()), int(mine[apart].sum())) == (10, 2)
+    for name in ("cdl-abcd-scarce", "cdl-acd-scarce-b"):
+        with pytest.raises(ValueError, match="one of the profiles behind -scarce"):
+            cdl_data(name, 0)
 
 
 def test_replaced_scale_is_a_new_prior():

@@ -49,7 +49,7 @@ def estimate(
         ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="For a learned method: a file that `hhat train` wrote.")
+        Path | None, typer.Option("--weights", help="For a learned method or prior: a file that `hhat train` wrote.")
     ] = None,
     settings: Settings = [],  # noqa: B006 - the parser takes its default from here and never changes it
     out: Annotated[

@@ -24,6 +24,7 @@ from hhat.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from hhat.train.gaussian import GaussTask
     from hhat.train.loop import Trained
     from hhat.train.models import Finished
     from hhat.train.run import Task
@@ -36,7 +37,7 @@ def train(
     model: Annotated[str, typer.Argument(help="`hhat list models`.")],
     data: Annotated[
         str | None,
-        typer.Option("--data", help="A scenario, CDL profiles (cdl-c, cdl-abcd-rotated), or a capture with truth."),
+        typer.Option("--data", help="A scenario, CDL profiles (cdl-c, cdl-abcd-rotated), or a capture."),
     ] = None,
     profile: Annotated[str, typer.Option("--profile", help="quick (a minute or two), shipped or full.")] = "quick",
     out: Annotated[
@@ -48,6 +49,8 @@ def train(
     threads: Threads = 1,
 ) -> None:
     """Train a model and write its weights (safetensors) with a card: recipe, curve, NMSE, versions, machine, time.
+
+    A covariance is also learned from a capture without truth, from its pilots.
 
     A run that was killed goes on from its checkpoint in DIR and ends with the same weights. `hhat estimate FILE
     --method METHOD --weights DIR/MODEL.safetensors` uses them, `--prior diffusion --weights ...` those of diffusion.
@@ -61,7 +64,7 @@ def train(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file, expected a folder")
     began = time.perf_counter()
-    with _bar(task.recipe.steps, f"training {model}") as advance:
+    with _bar(task.steps, f"training {model}") as advance:
         trained = task.run(folder, advance, place)
     seconds = time.perf_counter() - began
     finished = task.finished(trained)
@@ -74,22 +77,29 @@ def train(
     print_pairs(
         [
             ("model", f"{model} on {task.data_name}"),
-            ("steps", f"{task.recipe.steps}, best validation at {trained.best_step}"),
+            ("steps", task.words(trained)),
             ("time", f"{duration(seconds)} now, {duration(trained.seconds)} of CPU in all"),
             ("wrote", str(path)),
         ]
     )
     lines = [[digits(row["snr_db"]), digits(row["value"]), interval(row), str(row["n"])] for row in card["measured"]]
+    if not lines:
+        print_pairs(
+            [("NMSE", "unknown: the capture carries no truth; the card tells the evidence on held-out snapshots")]
+        )
+        return
     print_table("", ("SNR dB", "NMSE dB", "95 %", "n"), lines)
 
 
-def _card(task: "Task", trained: "Trained", finished: "Finished") -> tuple[dict[str, Any], bool]:
+def _card(task: "Task | GaussTask", trained: "Trained", finished: "Finished") -> tuple[dict[str, Any], bool]:
     """The card with measured numbers, of the weights as they are written, and whether that is in half precision."""
     from hhat.bench.recipe import machine, versions
+    from hhat.train.files import EXACT, rounded
 
-    rounded = finished._replace(tensors={name: value.half().float() for name, value in finished.tensors.items()})
-    whole, short = _measured(task, finished), _measured(task, rounded)
-    half = all(b["value"] - a["value"] < HALF_LIMIT_DB for a, b in zip(whole, short, strict=True))
+    whole, short, half = _measured(task, finished), [], False
+    if finished.tensors.keys() - set(EXACT):
+        short = _measured(task, finished._replace(tensors=rounded(finished.tensors)))
+        half = all(b["value"] - a["value"] < HALF_LIMIT_DB for a, b in zip(whole, short, strict=True))
     there = machine()
     return {
         **task.card(trained, finished),
@@ -100,7 +110,7 @@ def _card(task: "Task", trained: "Trained", finished: "Finished") -> tuple[dict[
     }, half
 
 
-def _measured(task: "Task", finished: "Finished") -> list[dict[str, Any]]:
+def _measured(task: "Task | GaussTask", finished: "Finished") -> list[dict[str, Any]]:
     """NMSE at the card's SNRs; the interval counts channels: the units of one share its paths."""
     import torch
 
@@ -108,9 +118,9 @@ def _measured(task: "Task", finished: "Finished") -> list[dict[str, Any]]:
     from hhat.methods.solve import solve
 
     rows = []
-    for snr_db in task.model.test_snrs_db:
+    for snr_db in task.test_snrs_db:
         ratios = []
-        for batch in task.model.tests(task.data, snr_db, task.recipe.seed):
+        for batch in task.tests(snr_db):
             estimate = solve(task.method(finished, batch), batch.obs)
             ratio = squared_ratio(estimate, batch.h, len(batch.obs.op.in_shape))
             ratios.append(ratio.reshape(len(ratio), -1).mean(-1))

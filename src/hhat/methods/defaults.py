@@ -14,6 +14,7 @@ from hhat.methods.nomp import Nomp
 from hhat.methods.nomp_paths import line_paths
 from hhat.methods.sbl import Sbl
 from hhat.priors.base import Prior
+from hhat.priors.trained import trained
 from hhat.settings import typed
 from hhat.types import About, Observation
 
@@ -32,6 +33,8 @@ DEFAULT_PRIOR = {
 }
 """What a sparse method takes where no prior is named; lasso, omp and sbl use its basis alone."""
 HALF_WAVE = 0.5
+FROM_FILES = (None, "covariance", "experts")
+"""Priors that `--weights` gives whole: the file says of what kind it is"""
 EVEN = 1e-3
 """Wavelengths by which the elements of a line may be off"""
 FITTED = ("prior", "basis", "ndim", "model", "paths", "rest")
@@ -70,6 +73,8 @@ def choice_for(
     takes = inspect.signature(target).parameters
     if prior_name is not None and "prior" not in takes:
         raise ValueError(f"{name}: takes no prior, got '{prior_name}'")
+    if "prior" in takes and "weights" not in takes and "weights" in (settings or {}) and prior_name in FROM_FILES:
+        return _from_files(name, target, dict(settings or {}))
     chosen = prior_name or DEFAULT_PRIOR.get(name)
     prior_target = None if chosen is None else registry.load("priors", chosen)
     theirs = () if prior_target is None else inspect.signature(prior_target).parameters
@@ -103,6 +108,13 @@ def choice_for(
         told = [f"prior {chosen}"] if used else []
         why = "; ".join(["asked for", *told, *([words] if "basis" in theirs else [])])
     return Choice(registry.build("methods", name, _named(name, target, mine)), name, why)
+
+
+def _from_files(name: str, target: Any, settings: dict[str, Any]) -> Choice:
+    """The method with the prior that files of weights hold; several, with commas between, are experts."""
+    files = str(settings.pop("weights")).split(",")
+    mine = _named(name, target, {**settings, "prior": trained([file.strip() for file in files])})
+    return Choice(registry.build("methods", name, mine), name, f"asked for; prior of {', '.join(files)}")
 
 
 def _with_paths(takes: Container[str], obs: Observation, about: About | None) -> dict[str, Any]:

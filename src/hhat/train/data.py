@@ -1,7 +1,8 @@
 """What networks are trained on: channels with fresh noise, from a scenario or from the truth of a capture."""
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -85,22 +86,30 @@ class UnitsData:
 class CaptureData:
     """The true channels of a capture through its own pilots, in the basis that fits its axes, with fresh noise.
 
-    covariance: exact E vec(h) vec(h)^H, where it is known
+    law: gives the exact E vec(h) vec(h)^H, where it is known; it may take seconds, and few ask
     Raises ValueError for a capture without truth or with fewer snapshots than HELD_OUT.
     """
 
     slot: Slot
     name: str = "capture"
-    covariance: Tensor | None = None
+    law: Callable[[], Tensor] | None = None
 
     def __post_init__(self):
         if self.slot.truth is None:
-            raise ValueError(f"{self.name}: truth/h: missing; training needs known channels")
+            raise ValueError(f"{self.name}: truth/h: missing; training needs known channels, but for `covariance`")
         count = self._channels().shape[0]
         if count < HELD_OUT:
             raise ValueError(f"{self.name}: truth/h: expected at least {HELD_OUT} snapshots, got {count}")
         if self.slot.obs.op.batch_shape:
             raise ValueError(f"{self.name}: expected the same pilots for all snapshots, got operators that differ")
+
+    @cached_property
+    def covariance(self) -> Tensor | None:
+        return None if self.law is None else self.law()
+
+    def channels(self, held_out: bool = False) -> Tensor:
+        """All that are learned from, or those apart: (num, *event)."""
+        return self._some(held_out)
 
     def _channels(self) -> Tensor:
         h = self.slot.truth.h
@@ -133,21 +142,64 @@ class CaptureData:
         return Batch(h, obs, basis)
 
 
+@dataclass(frozen=True, eq=False)
+class PilotData:
+    """The received blocks of a capture without truth; every HELD_OUT-th is kept to judge by.
+
+    Raises ValueError for fewer snapshots than HELD_OUT, and for pilots that differ from snapshot to snapshot.
+    """
+
+    slot: Slot
+    name: str = "capture"
+
+    def __post_init__(self):
+        obs = self.slot.obs
+        count = math.prod(obs.batch_shape)
+        if count < HELD_OUT:
+            raise ValueError(f"{self.name}: y: expected at least {HELD_OUT} snapshots, got {count}")
+        if obs.op.batch_shape:
+            raise ValueError(
+                f"{self.name}: expected the same pilots for all snapshots, got operators that differ; "
+                "hhat.priors.fit_gauss.covariance_from_pilots takes those"
+            )
+
+    def seen(self, held_out: bool = False) -> Observation:
+        """The blocks that are learned from, or those apart, one batch axis."""
+        obs = self.slot.obs
+        shape = tuple(obs.op.out_shape)
+        y = obs.y.reshape(-1, *shape)
+        apart = torch.arange(len(y)) % HELD_OUT == HELD_OUT - 1
+        pick = apart if held_out else ~apart
+        noise = obs.noise_var
+        if noise is not None and noise.ndim > len(shape):
+            noise = noise.expand(*obs.batch_shape, *noise.shape[-len(shape) :]).flatten(0, -1 - len(shape))[pick]
+        return Observation(y[pick], obs.op, noise, obs.axes)
+
+
 CDL_CHANNELS = 12500
 """Drawn once per profile; four fifths are learned from"""
-CDL_NAME = re.compile(r"cdl-([a-e]+)(-rotated)?(-vertical)?(-constant)?")
+SCARCE_CHANNELS = 1250
+"""Of a scarce profile: the first of the same draw"""
+CDL_NAME = re.compile(r"cdl-([a-e]+)(?:-scarce(?:-([a-e]))?)?(-rotated)?(-vertical)?(-constant)?")
 
 
 def cdl_data(name: str, seed: int) -> CaptureData | None:
     """Channels of CDL profiles by a name such as "cdl-c", "cdl-abcd-rotated", "cdl-d-constant"; None: no such name.
 
-    Several profiles are mixed in equal parts. -rotated: arrays turned at random; -vertical: arrays that see zenith;
-    -constant: the specular path of D and E has the same phase in every draw. Through 38 QPSK pilots of 64 antennas.
+    Several profiles are mixed in equal parts, but for a scarce one: "cdl-b-scarce" is profile B with SCARCE_CHANNELS
+    alone, "cdl-abcd-scarce-b" all four pooled, every channel as likely as every other, with as few of B.
+    -rotated: arrays turned at random; -vertical: arrays that see zenith; -constant: the specular path of D and E has
+    the same phase in every draw. Through 38 QPSK pilots of 64 antennas.
+    Raises ValueError where it is not said, or not among the profiles, which one is scarce.
     """
     match = CDL_NAME.fullmatch(name)
     if match is None:
         return None
-    profiles, rotated, vertical, constant = match.groups()
+    profiles, scarce, rotated, vertical, constant = match.groups()
+    if "-scarce" in name:
+        scarce = scarce or profiles
+        if len(scarce) > 1 or scarce not in profiles:
+            raise ValueError(f"{name}: expected one of the profiles behind -scarce, such as cdl-{profiles}-scarce-b")
     scenes = [
         Cdl(
             profile=profile.upper(),
@@ -157,13 +209,25 @@ def cdl_data(name: str, seed: int) -> CaptureData | None:
         )
         for profile in profiles
     ]
-    tail = name.removeprefix(f"cdl-{profiles}")
+    tail = "".join(part or "" for part in (rotated, vertical, constant))
     gens = [generator("train", "cdl", scene.profile, tail, seed) for scene in scenes]
     found = [scene.channels(CDL_CHANNELS, gen) for scene, gen in zip(scenes, gens, strict=True)]
     slot = scenes[0].draw(1, generator("train", "cdl pilots"))
-    h = torch.stack(found, 1).flatten(0, 1)
-    covariance = torch.stack([scene.covariance() for scene in scenes]).mean(0)
-    return CaptureData(Slot(Channel(h), slot.obs, slot.about), name, covariance)
+    counts = torch.tensor([SCARCE_CHANNELS if profile == scarce else CDL_CHANNELS for profile in profiles])
+    # in turn, so that every fifth is a fifth of each profile
+    h = torch.stack(found, 1)[torch.arange(CDL_CHANNELS)[:, None] < counts]
+    share = (counts / counts.sum())[:, None, None]
+
+    def law() -> Tensor:
+        return (torch.stack([scene.covariance() for scene in scenes]) * share).sum(0)
+
+    return CaptureData(Slot(Channel(h), slot.obs, slot.about), name, law)
+
+
+def cdl_words(name: str, seed: int) -> str:
+    """What a card calls the data of `cdl_data`."""
+    few = f" ({SCARCE_CHANNELS} of the scarce one)" if "-scarce" in name else ""
+    return f"{CDL_CHANNELS} channels of each profile{few} of {name}, seed {seed}"
 
 
 def with_noise(h: Tensor, obs: Observation, snr_db: tuple[float, float], gen: torch.Generator) -> Observation:

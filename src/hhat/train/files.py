@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from hhat.priors.weights import SCHEMA, Weights
 
-EXACT = ("lags",)
-"""Small differences of these matter: a covariance's small eigenvalues"""
+EXACT = ("lags", "matrix", "variances", "shares")
+"""Small differences of these matter (a covariance's small eigenvalues), or their range is wide"""
 
 
 def write_weights(folder: Path, model: str, weights: Weights, card: dict[str, Any], half: bool = False) -> Path:
@@ -35,6 +35,11 @@ def write_weights(folder: Path, model: str, weights: Weights, card: dict[str, An
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written: {error.strerror or error}") from None
     return target
+
+
+def rounded(weights: Weights) -> Weights:
+    """As they come back from a file in half precision."""
+    return {name: value if name in EXACT else value.half().float() for name, value in weights.items()}
 
 
 def _whole(target: Path, write: Callable[[Path], Any]) -> None:

@@ -1,5 +1,6 @@
 """One training from a model's name to its weights: data, recipe, checkpoint, and what the card says of them."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,8 @@ from hhat.io import read
 from hhat.methods.base import Method
 from hhat.random import generator
 from hhat.scenarios.near_field import NearField
-from hhat.train.data import CDL_CHANNELS, Batch, CaptureData, Data, UnitsData, cdl_data
+from hhat.train.data import Batch, CaptureData, Data, PilotData, UnitsData, cdl_data, cdl_words
+from hhat.train.gaussian import GaussModel, GaussTask
 from hhat.train.loop import Fit, Progress, Recipe, Trained, train
 from hhat.train.models import Finished, Model
 
@@ -32,6 +34,21 @@ class Task:
     @cached_property
     def fit(self) -> Fit:
         return self.model.fit(self.data, self.recipe)
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.steps
+
+    @property
+    def test_snrs_db(self) -> tuple[float, ...]:
+        return self.model.test_snrs_db
+
+    def tests(self, snr_db: float) -> Iterator[Batch]:
+        """Channels for the card's number at one SNR."""
+        return self.model.tests(self.data, snr_db, self.recipe.seed)
+
+    def words(self, trained: Trained) -> str:
+        return f"{self.recipe.steps}, best validation at {trained.best_step}"
 
     def run(
         self, folder: Path | None = None, progress: Progress | None = None, device: torch.device | str = "cpu"
@@ -58,24 +75,35 @@ class Task:
         }
 
 
-def task_for(model: str, data: str | None = None, profile: str = "full", seed: int = 0) -> Task:
-    """By names as a user writes them; data: a scenario, a name that `cdl_data` knows, or a file that carries truth;
-    None: the model's own. ValueError says what is wrong."""
-    found: Model = registry.load("models", model)
+def task_for(model: str, data: str | None = None, profile: str = "full", seed: int = 0) -> Task | GaussTask:
+    """By names as a user writes them; data: a scenario, a name that `cdl_data` knows, or a file that carries truth
+    (for a covariance also one that does not); None: the model's own. ValueError says what is wrong."""
+    found: Model | GaussModel = registry.load("models", model)
     recipe = found.recipe(profile, seed)
-    data = found.data if data is None else data
+    known, words = data_for(found.data if data is None else data, seed, isinstance(found, GaussModel))
+    if isinstance(found, GaussModel):
+        return GaussTask(found, known, words, recipe)
+    assert not isinstance(known, PilotData)
+    return Task(found, known, words, recipe)
+
+
+def data_for(data: str, seed: int, blind: bool = False) -> tuple[Data | PilotData, str]:
+    """What is learned from and what a card calls it; blind: captures without truth as well."""
     cdl = cdl_data(data, seed)
     if cdl is not None:
-        return Task(found, cdl, f"{CDL_CHANNELS} channels of each profile of {data}, seed {seed}", recipe)
+        return cdl, cdl_words(data, seed)
     if data not in registry.SCENARIOS:
         if not Path(data).is_file():
             there = " ".join(sorted(registry.SCENARIOS))
             raise ValueError(f"--data: '{data}' is neither a file nor a scenario; there are: {there}")
         slot = read(data)
-        return Task(found, CaptureData(slot, data), f"capture {Path(data).name}", recipe)
+        words = f"capture {Path(data).name}"
+        if blind and slot.truth is None:
+            return PilotData(slot, data), f"{words}, its pilots alone"
+        return CaptureData(slot, data), words
     scene = registry.build("scenarios", data, {})
     if isinstance(scene, NearField):
         told = {f.name: getattr(scene, f.name) for f in fields(scene) if f.name != "snr_db"}
-        return Task(found, UnitsData(scene), f"units of {data} {told}", recipe)
+        return UnitsData(scene), f"units of {data} {told}"
     slot = scene.draw(SCENARIO_CHANNELS, generator("train", "scenario", seed))
-    return Task(found, CaptureData(slot, data), f"{SCENARIO_CHANNELS} channels of {data}, seed {seed}", recipe)
+    return CaptureData(slot, data), f"{SCENARIO_CHANNELS} channels of {data}, seed {seed}"
