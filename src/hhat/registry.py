@@ -170,6 +170,11 @@ SCENARIOS = {
         "hhat.scenarios.cdl:Cdl", "3GPP CDL-A..E, single-polarised ULAs, 1,000+ channels/s", "TR 38.901 tables 7.7.1"
     ),
     "cdl-sionna": Entry("hhat.scenarios.cdl_sionna:CdlSionna", "3GPP CDL-A..E by Sionna's general model", "Sionna 2"),
+    "echoes": Entry(
+        "hhat.scenarios.echoes:EchoScene",
+        "OFDM echoes, antenna gains unknown, targets come and go in known sectors",
+        "Mateos-Ramos et al. 2025",
+    ),
     "ill-conditioned": Entry(
         "hhat.scenarios.ill_conditioned:IllConditioned",
         "sparse coefficients behind ill-conditioned, non-zero-mean, low-rank or correlated matrices",

@@ -1,4 +1,4 @@
-"""Plane waves over equally spaced elements, fast: what `Steering` holds as a dictionary, for many coordinates at once."""
+"""Plane waves over equally spaced elements, fast: the dictionary of `Steering` for many coordinates at once."""
 
 import math
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from hhat.methods.polar import LIGHT_M_PER_S
+from hhat.ops import Polar, Steering
 from hhat.ops.linalg import squared
 from hhat.ops.waves import line_waves
 from hhat.types import Shape
@@ -26,7 +27,9 @@ from hhat.types import Shape
 LOSS = 1e-9
 """Largest share of an echo's energy that `compress` may lose."""
 PROBES_PER_COLUMN = 8
-"""Delays per subcarrier spacing-bandwidth cell at which that loss is checked."""
+"""Ranges per range cell at which that loss is checked."""
+UNIT_MODULUS = 1e-4
+"""How far |x|^2 may be from 1 where symbols are taken off for good."""
 
 
 class EchoTruth(NamedTuple):
@@ -122,6 +125,10 @@ class Echoes:
             return torch.tensor(float(self.num_subcarriers), device=self.y.device)
         return squared(self.symbols).sum(-1)
 
+    @property
+    def wavelength_m(self) -> float:
+        return LIGHT_M_PER_S / self.carrier_hz
+
     def rows(self, index: Tensor | slice) -> "Echoes":
         """Some snapshots of a record with one batch axis."""
         if len(self.batch_shape) != 1:
@@ -162,24 +169,46 @@ def steering(
     if not echoes.spherical:
         if echoes.positions is None:
             return line_waves(u, echoes.num_rx_ant).to(dtype)
-        cycles = torch.remainder(u.double()[..., None] * echoes.positions.to(u.device).double(), 1.0)
-        return torch.polar(torch.ones_like(cycles), 2 * math.pi * cycles).to(dtype)
+        waves = Steering(_positions(echoes, u.device), u.double().flatten()).matrix.mT
+        return waves.reshape(*u.shape, echoes.num_rx_ant).to(dtype)
     if range_m is None:
         raise ValueError("steering: spherical waves need a range")
-    raise NotImplementedError
+    points, nearness = torch.broadcast_tensors(u.double(), echoes.wavelength_m / range_m.double())
+    positions = _positions(echoes, u.device)
+    waves = Polar(positions, points.flatten(), nearness.flatten()).matrix.mT
+    return waves.reshape(*points.shape, len(positions)).to(dtype)
+
+
+def _positions(echoes: Echoes, device: torch.device) -> Float[Tensor, " rx"]:
+    if echoes.positions is not None:
+        return echoes.positions.to(device).double()
+    return torch.arange(echoes.num_rx_ant, dtype=torch.float64, device=device) / 2
 
 
 def delay_response(echoes: Echoes, range_m: Float[Tensor, "..."]) -> Complex[Tensor, "... column"]:
-    """c(R): what the columns of the matched y see of a target at range R, in y's precision.
+    """What the columns of `matched(echoes)` show of an echo of unit gain from range R, in y's precision.
 
-    b(R) per subcarrier, or V^H b(R - R_low) where y is compressed. range_m (*batch, J) where range limits differ.
+    b(R) per subcarrier, or c(R) = V^H b(R - R_low) where y is compressed. Where each snapshot has range limits of its
+    own, range_m begins with the batch axes.
     """
-    raise NotImplementedError
+    ratio = -4 * echoes.subcarrier_spacing_hz / LIGHT_M_PER_S  # exp(j pi s ratio R) = exp(-j 2 pi s spacing 2 R / c)
+    if echoes.delay_basis is None:
+        return line_waves(range_m.double() * ratio, echoes.num_subcarriers).to(echoes.y.dtype)
+    low = echoes.range_limits_m[..., 0].double()
+    low = low.reshape(*low.shape, *(1,) * (range_m.ndim - low.ndim))
+    waves = line_waves((range_m.double() - low) * ratio, echoes.num_subcarriers).to(echoes.y.dtype)
+    return waves @ echoes.delay_basis.conj().to(echoes.y)
+
+
+def matched(echoes: Echoes) -> Complex[Tensor, "*batch rx column"]:
+    """y with the symbols taken off, y x^*: an echo of unit gain is (kappa * a) (|x|^2 b)^T there; y itself where it is
+    compressed."""
+    return echoes.y if echoes.symbols is None else echoes.y * echoes.symbols.conj()[..., None, :]
 
 
 def delay_filtered(echoes: Echoes, range_m: Float[Tensor, "*batch"]) -> Complex[Tensor, "*batch rx"]:
-    """v = Y (b(R) * x)^*: one delay per snapshot, integrated over subcarriers."""
-    raise NotImplementedError
+    """v = Y (b(R) * x)^*: one range per snapshot, integrated over subcarriers."""
+    return (matched(echoes) @ delay_response(echoes, range_m).conj()[..., None])[..., 0]
 
 
 def aligned(
@@ -189,21 +218,59 @@ def aligned(
 
     Everything a calibrator needs of a snapshot: c = kappa^H z, statistic |c|^2 / (|kappa|^2 |x|^2 noise_var).
     """
-    raise NotImplementedError
+    return delay_filtered(echoes, range_m) * steering(echoes, u, range_m).conj()
 
 
 def noise_level(echoes: Echoes) -> float:
-    """noise_var where given; else from the energy outside the delay basis, (|Y|^2 - |Z|^2) / (N (S - r)).
-
-    ValueError where neither is there."""
-    raise NotImplementedError
+    """noise_var where given; else from the energy outside the delay basis, (|Y|^2 - |Z|^2) / (N (S - r)), mean over
+    the batch. ValueError where the record holds neither."""
+    if echoes.noise_var is not None:
+        return echoes.noise_var
+    if echoes.energy is None or echoes.delay_basis is None or echoes.y.shape[-1] == echoes.num_subcarriers:
+        raise ValueError("noise_var: expected a number, or compressed echoes with their energy to estimate it from")
+    outside = echoes.energy - squared(echoes.y).sum((-2, -1))
+    return float(outside.mean()) / (echoes.num_rx_ant * (echoes.num_subcarriers - echoes.y.shape[-1]))
 
 
 def compress(echoes: Echoes, loss: float = LOSS) -> Echoes:
     """Echoes per subcarrier to the few columns that delays of the sector span: exact for every target in it.
 
-    V: the leading eigenvectors of the Gram matrix of b(R - R_low), R over the widest range sector, as many as keep
-    the share 1 - |V^H b|^2 / S lost below `loss` (23 of 256 for 10 m to 43.75 m at 61 MHz).
-    ValueError where symbols are not of unit modulus: noise would not stay white.
+        Z = Y diag(x * b(R_low))^* V^*,        c(R) = V^H b(R - R_low)
+
+    V: see `delay_basis_for`, over the widest range sector of the batch. Z is CN(0, noise_var) beside the echoes, since
+    |x| = 1: the exact law of what a detector that knows the sector may use.
+    ValueError where symbols are not of unit modulus (noise would not stay white), or are gone already.
     """
-    raise NotImplementedError
+    if echoes.symbols is None:
+        raise ValueError("compress: expected echoes per subcarrier with their symbols, got compressed ones")
+    if float((squared(echoes.symbols) - 1).abs().max()) > UNIT_MODULUS:
+        raise ValueError("compress: expected symbols of unit modulus; others keep their subcarriers")
+    limits = echoes.range_limits_m.double()
+    width = float((limits[..., 1] - limits[..., 0]).max())
+    basis = delay_basis_for(echoes.num_subcarriers, echoes.subcarrier_spacing_hz, width, loss).to(echoes.y)
+    start = delay_response(echoes, limits[..., 0]).conj()
+    z = (matched(echoes) * start[..., None, :]) @ basis.conj()
+    return replace(
+        echoes, y=z, symbols=None, delay_basis=basis, energy=squared(echoes.y).sum((-2, -1)).expand(echoes.batch_shape)
+    )
+
+
+@lru_cache(maxsize=16)
+def delay_basis_for(
+    num_subcarriers: int, subcarrier_spacing_hz: float, width_m: float | int, loss: float = LOSS
+) -> Complex[Tensor, "subcarrier column"]:
+    """V (subcarrier, r), complex128: orthonormal columns whose span holds b(R) for R in 0..width_m but for `loss`.
+
+    The leading eigenvectors of the Gram matrix of b over those ranges (prolate sequences, Slepian 1978), as few as
+    keep the largest 1 - |V^H b(R)|^2 / S below `loss`: 23 of 256 for 33.75 m at 240 kHz.
+    """
+    s = torch.arange(num_subcarriers, dtype=torch.float64)
+    cycles = subcarrier_spacing_hz * 2 * width_m / LIGHT_M_PER_S  # of neighbouring subcarriers, over the sector
+    vectors = torch.linalg.eigh(torch.sinc((s[:, None] - s) * cycles)).eigenvectors.flip(-1)
+    turn = torch.polar(torch.ones_like(s), -math.pi * cycles * s)
+    probes = PROBES_PER_COLUMN * (math.ceil(num_subcarriers * cycles) + 1)
+    offsets = torch.linspace(-cycles, cycles, probes, dtype=torch.float64)  # b(R) turn^* for R over the sector
+    kept = squared(line_waves(offsets, num_subcarriers) @ vectors.to(torch.complex128)).cumsum(-1) / num_subcarriers
+    enough = (1 - kept).amax(0) < loss
+    rank = int(enough.int().argmax()) + 1 if bool(enough.any()) else num_subcarriers
+    return (turn[:, None] * vectors)[:, :rank].contiguous()
