@@ -12,10 +12,10 @@ kappa (rx_ant) are the antennas' gains and phases, which nobody knows.
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from hhat.methods.polar import LIGHT_M_PER_S
@@ -36,13 +36,14 @@ class EchoTruth(NamedTuple):
     """What a scenario knows. Targets beyond those present are padding (gain 0).
 
     kappa complex (rx_ant) or (*batch, rx_ant); present bool, u and range_m real, gain complex, all (*batch, target).
+    In a user's file any of them may be absent (None).
     """
 
-    kappa: Complex[Tensor, "..."]
-    present: Bool[Tensor, "..."]
-    u: Float[Tensor, "..."]
-    range_m: Float[Tensor, "..."]
-    gain: Complex[Tensor, "..."]
+    kappa: Any = None
+    present: Any = None
+    u: Any = None
+    range_m: Any = None
+    gain: Any = None
 
 
 @dataclass(frozen=True, eq=False)
