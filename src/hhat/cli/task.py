@@ -43,7 +43,10 @@ class Task:
 
     def choice(self, slot: "Slot") -> "Choice":
         from hhat.methods.defaults import choice_for
+        from hhat.types import Observation
 
+        if not isinstance(slot.obs, Observation):
+            raise ValueError(f"{self.file}: holds echoes, expected pilots; `hhat calibrate` takes echoes")
         return choice_for(self.method, slot.obs, slot.about, self.prior, self.settings)
 
     def solve(self, choice: "Choice", obs: "Observation", tally: Tally, *labels: str | int) -> "Estimate":

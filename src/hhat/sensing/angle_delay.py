@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from hhat.ops.linalg import squared
-from hhat.sensing.echoes import Echoes, delay_response, matched, noise_level, ones_like_gains, steering
+from hhat.sensing.echoes import Echoes, delay_response, matched, noise_level, ones_like_gains, positions_of, steering
 
 COARSE = (3, 2)
 MAP_VALUES = 1 << 20
@@ -170,8 +170,7 @@ def _map(echoes: Echoes, z: Tensor, gains: Tensor, u: Tensor, range_m: Tensor, p
 
 def _blocks(echoes: Echoes, range_m: Tensor, phase: float) -> Iterator[slice]:
     """Neighbouring ranges whose spherical waves differ by less than `phase` radians from the one in their middle."""
-    positions = echoes.positions if echoes.positions is not None else torch.tensor([echoes.num_rx_ant / 2])
-    bend = math.pi * float(positions.abs().max()) ** 2  # phase per unit of nearness 1 / R, in wavelengths
+    bend = math.pi * float(positions_of(echoes).abs().max()) ** 2  # phase per unit of nearness, in wavelengths
     nearness = bend * echoes.wavelength_m / range_m.double()
     start = 0
     for j in range(1, nearness.shape[-1] + 1):

@@ -12,10 +12,10 @@ kappa (rx_ant) are the antennas' gains and phases, which nobody knows.
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from hhat.methods.polar import LIGHT_M_PER_S
@@ -36,13 +36,14 @@ class EchoTruth(NamedTuple):
     """What a scenario knows. Targets beyond those present are padding (gain 0).
 
     kappa complex (rx_ant) or (*batch, rx_ant); present bool, u and range_m real, gain complex, all (*batch, target).
+    In a user's file any of them may be absent (None).
     """
 
-    kappa: Complex[Tensor, "..."]
-    present: Bool[Tensor, "..."]
-    u: Float[Tensor, "..."]
-    range_m: Float[Tensor, "..."]
-    gain: Complex[Tensor, "..."]
+    kappa: Any = None
+    present: Any = None
+    u: Any = None
+    range_m: Any = None
+    gain: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,20 +170,21 @@ def steering(
     if not echoes.spherical:
         if echoes.positions is None:
             return line_waves(u, echoes.num_rx_ant).to(dtype)
-        waves = Steering(_positions(echoes, u.device), u.double().flatten()).matrix.mT
+        waves = Steering(positions_of(echoes), u.double().flatten()).matrix.mT
         return waves.reshape(*u.shape, echoes.num_rx_ant).to(dtype)
     if range_m is None:
         raise ValueError("steering: spherical waves need a range")
     points, nearness = torch.broadcast_tensors(u.double(), echoes.wavelength_m / range_m.double())
-    positions = _positions(echoes, u.device)
+    positions = positions_of(echoes)
     waves = Polar(positions, points.flatten(), nearness.flatten()).matrix.mT
     return waves.reshape(*points.shape, len(positions)).to(dtype)
 
 
-def _positions(echoes: Echoes, device: torch.device) -> Float[Tensor, " rx"]:
+def positions_of(echoes: Echoes) -> Float[Tensor, " rx"]:
+    """Element positions along the line, in wavelengths, float64."""
     if echoes.positions is not None:
-        return echoes.positions.to(device).double()
-    return torch.arange(echoes.num_rx_ant, dtype=torch.float64, device=device) / 2
+        return echoes.positions.to(echoes.y.device).double()
+    return torch.arange(echoes.num_rx_ant, dtype=torch.float64, device=echoes.y.device) / 2
 
 
 def delay_response(echoes: Echoes, range_m: Float[Tensor, "..."]) -> Complex[Tensor, "... column"]:
