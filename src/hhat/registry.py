@@ -320,6 +320,20 @@ EXPERIMENTS = {
         "Xu & Liu 2026",
     ),
 }
+CALIBRATORS = {
+    "eigenvector": Entry(
+        "hhat.sensing.eigenvector:Eigenvector", "dominant eigenvector of peaks, common shift of angles", "hhat"
+    ),
+    "gradient": Entry(
+        "hhat.sensing.gradient:Gradient", "losses (14), (15) by Adam, projected or not", "Mateos-Ramos et al. 2025"
+    ),
+    "soft-em": Entry(
+        "hhat.sensing.soft:SoftEm", "eigenvector over the posterior of presence and angle in each sector", "hhat"
+    ),
+    "streaming": Entry(
+        "hhat.sensing.streaming:Streaming", "block by block with forgetting: follows drift, resumes", "hhat"
+    ),
+}
 MODELS = {
     "sbl-cnn": Entry("hhat.train.models:SBL_CNN", "convolutional M-step of method sbl-cnn", "hhat"),
     "sbl-gnn": Entry(
@@ -352,6 +366,7 @@ KINDS = {
     "operators": OPERATORS,
     "impairments": IMPAIRMENTS,
     "scenarios": SCENARIOS,
+    "calibrators": CALIBRATORS,
     "experiments": EXPERIMENTS,
     "models": MODELS,
     "formats": FORMATS,

@@ -1,13 +1,17 @@
 """`Calibration`: gains and phases of the antennas as a calibrator leaves them, with how far they may be off."""
 
+import json
 import math
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from hhat.methods.state import load_state, save_state
 from hhat.ops import Diagonal, Identity, Kron, LinearOp
 from hhat.ops.linalg import squared
 from hhat.types import Gaussian, Shape, Status
@@ -65,3 +69,37 @@ class Calibration:
             raise ValueError(f"calibration: holds {len(self.kappa)} antennas, the channel's shape is {tuple(shape)}")
         diagonal = Diagonal(self.kappa)
         return diagonal if len(shape) == 1 else Kron(diagonal, Identity(tuple(shape[1:])))
+
+
+TENSORS = ("kappa", "var", "positions")
+
+
+def save_calibration(path: str | os.PathLike[str], found: Calibration, card: dict[str, Any] | None = None) -> None:
+    """Write a calibration as a state file (safetensors), its info and `card` as JSON in it; whole or not at all.
+
+    Raises ValueError where the folder is missing or the card is not JSON.
+    """
+    words = {"status": found.status.name, **found.info, **(card or {})}
+    text = json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in words.items()})
+    tensors = {name: getattr(found, name).cpu() for name in TENSORS}
+    shift_var = torch.tensor(found.shift_var, dtype=torch.float64)
+    save_state(path, {**tensors, "shift_var": shift_var, "status": int(found.status), "card": text})
+
+
+def load_calibration(path: str | os.PathLike[str]) -> Calibration:
+    """Read what `save_calibration` wrote; ValueError names the file and what is missing or does not fit."""
+    state, name = load_state(path), Path(path)
+    for key in (*TENSORS, "shift_var"):
+        if not isinstance(state.get(key), Tensor):
+            raise ValueError(f"{name}: {key}: missing; expected a file that `hhat calibrate` wrote")
+    kappa, var, positions = (state[key] for key in TENSORS)
+    if not kappa.is_complex() or kappa.ndim != 1 or not kappa.shape == var.shape == positions.shape:
+        shapes = ", ".join(f"{key} {tuple(state[key].shape)}" for key in TENSORS)
+        raise ValueError(f"{name}: expected complex kappa and one var and position per antenna, got {shapes}")
+    if not bool(torch.isfinite(torch.view_as_real(kappa)).all()):
+        raise ValueError(f"{name}: kappa: expected finite gains")
+    try:
+        status, card = Status(state["status"]), json.loads(state["card"])
+    except (KeyError, ValueError, TypeError):
+        raise ValueError(f"{name}: status, card: expected a file that `hhat calibrate` wrote") from None
+    return Calibration(kappa, var, float(state["shift_var"]), positions, card, status)

@@ -14,9 +14,9 @@ from hhat.sensing import scatter
 from hhat.sensing.calibration import Calibration
 from hhat.sensing.calibrator import Calibrator, moved
 from hhat.sensing.echoes import Echoes
-from hhat.sensing.levels import levels
-from hhat.sensing.shift import Angles, angle_variance, log_likelihood, most_likely, shifts, stray_share
+from hhat.sensing.shift import Angles, log_likelihood, most_likely, shifts, stray_share
 from hhat.sensing.start import sector_start
+from hhat.sensing.threshold import resolution, snr_of
 from hhat.sensing.views import COARSE, SIZE, Views, line_of, peaks, recentred, turned
 from hhat.types import State, Status
 
@@ -24,6 +24,8 @@ NEAR = 0.25
 """How far the continuous maximum may lie from the grid's, in cells (1 / aperture in u)."""
 LEAST_EXCESS = 1.5
 """Mean of what peaks have above the gate below which they may all be noise, whose mean is 1."""
+NOISELESS = 16.0
+"""Gate above which noise peaks do not count: fewer than 2e-4 per sector"""
 SURE = 12.0
 """Least gate of the peaks that the shift is found from."""
 ENOUGH = 256
@@ -46,7 +48,7 @@ class Eigenvector(Calibrator):
     unbend:     the factor G of `scatter`; without it outer antennas come out too strong, by 1.5 / SNR at the ends
     start:      gains from the echoes, `start.sector_start` or `start.ones`
     size, coarse: the searched grid and the coarse search's steps
-    info: echoes_used, snr and presence (`levels`), eigenvalue_ratio, excess, snapshots, expected_e0, expected_e1.
+    info: echoes_used, snr and presence (from the maps' largest values), eigenvalue_ratio, excess, snapshots, expected_e0, expected_e1.
     Status WARMING_UP where peaks may all be noise or are fewer than antennas.
     Source: isac calibration, sections 3.5 and 3.6, corrected; the start, `unbend` and growth: hhat.
     """
@@ -68,11 +70,12 @@ class Eigenvector(Calibrator):
         return blank(self.start(echoes))
 
     def step(self, state: State, echoes: Echoes) -> State:
-        flat, at = echoes.flat(), line_of(echoes)
+        flat = echoes.flat()
         total = len(flat.y)
         size = total if 0 < state["used"] < ENOUGH else self.first * self.growth ** max(0, state["count"] - 1)
         part = flat if size >= total else flat.rows(torch.arange(size, device=flat.y.device) * total // size)
-        new = self.refined(peaks(part, state["kappa"], self.gate or 0.0, self.margin_u, self.size, self.coarse), state, at)
+        seen = peaks(part, state["kappa"], self.gate or 0.0, self.margin_u, self.size, self.coarse)
+        new = self.refined(seen, state["kappa"], echoes)
         change = moved(new.kappa, state["kappa"])
         return {
             "kappa": new.kappa,
@@ -81,20 +84,21 @@ class Eigenvector(Calibrator):
             **packed(new),
         }
 
-    def refined(self, seen: Views, state: State, at: Float[Tensor, " rx"]) -> "Refined":
-        """Steps 2 and 3 on views that were found under state["kappa"]."""
-        k, near = state["kappa"], NEAR / float(at.max() - at.min())
+    def refined(self, seen: Views, k: Complex[Tensor, " rx"], echoes: Echoes) -> "Refined":
+        """Steps 2 and 3 on views that were found under gains k."""
+        at = line_of(echoes)
+        near = NEAR / float(at.max() - at.min())
         var = None
         for _ in range(max(1, self.passes)):
             if self.passes:
                 seen = recentred(seen, k, at, near, self.margin_u)
-                var = angle_variance(seen.statistic, at) if self.unbend else None
+                var = resolution(echoes, seen.statistic - 1)[0] if self.unbend else None
             k = scatter.dominant(scatter.second_moment(seen.z, seen.weight, var, at))
         shift_var = math.inf
         if self.find_shift and len(seen.u):
             seen = recentred(seen, k, at, near, self.margin_u)
             d = shifts(like=at)
-            found = most_likely(shift_evidence(seen, at, self.gate or 0.0, self.margin_u, d), d)
+            found = most_likely(shift_evidence(seen, echoes, self.gate or 0.0, self.margin_u, d), d)
             k = scatter.shifted(k, at, found.u)
             seen, shift_var = turned(seen, torch.full_like(seen.u, found.u), k, at), found.var
         return Refined(k, scatter.scatter(seen.z, seen.weight, k, var, at), seen, shift_var)
@@ -121,41 +125,43 @@ def blank(k: Complex[Tensor, " rx"]) -> State:
         "change": torch.ones((), dtype=torch.float64),
         "count": 0,
         **sums._asdict(),
-        **{"shift_var": math.inf, "used": 0, "snapshots": 0, "excess": 0.0, "snr": math.nan, "presence": math.nan},
+        **{"shift_var": math.inf, "used": 0, "snapshots": 0, "snr": math.nan, "presence": math.nan},
     }
 
 
 def packed(new: Refined) -> State:
     seen = new.views
-    found = levels(seen.statistic, seen.snapshots)
+    snr = snr_of(seen.statistic, NOISELESS)[0]
+    share = float((seen.statistic > NOISELESS).sum()) / max(1, seen.snapshots)
     return {
         **new.sums._asdict(),
         "shift_var": new.shift_var,
         "used": len(seen.u),
         "snapshots": seen.snapshots,
-        "excess": float(seen.statistic.mean()) if len(seen.u) else 0.0,
-        "snr": found.snr,
-        "presence": found.presence,
+        "snr": snr,
+        "presence": min(1.0, share * math.exp((NOISELESS - 1) / (1 + max(snr, 0.0)))),
     }
 
 
 def shift_evidence(
-    seen: Views, at: Float[Tensor, " rx"], gate: float | int, margin_u: float, d: Float[Tensor, " shift"]
+    seen: Views, echoes: Echoes, gate: float | int, margin_u: float, d: Float[Tensor, " shift"]
 ) -> Float[Tensor, " shift"]:
     """log p(angles | d) of views whose statistic is above the gate, and above SURE, up to a constant."""
     gate = max(gate, SURE)
     strong = seen.at(seen.statistic > gate)
-    var, stray = angle_variance(strong.statistic, at), stray_share(strong.statistic, gate)
+    var, stray = resolution(echoes, strong.statistic - 1)[0], stray_share(strong.statistic, gate)
     return log_likelihood(Angles(strong.u, var, stray, strong.low, strong.high), d, margin_u)
 
 
 def read(state: State, echoes: Echoes, gate: float | int) -> Calibration:
     """The calibration that a state of `packed` holds."""
     k, at = state["kappa"], line_of(echoes)
-    c, ratio = scatter.covariance(scatter.Scatter(*(state[name] for name in scatter.Scatter._fields)))
+    sums = scatter.Scatter(*(state[name] for name in scatter.Scatter._fields))
+    c, ratio = scatter.covariance(sums)
     var = c.diagonal().real / squared(k)
-    excess = state["excess"] - gate
-    enough = state["used"] >= len(k) and excess >= LEAST_EXCESS
+    power = (k.conj() @ sums.second @ k).real / len(k)
+    excess = float(power / sums.weight.clamp_min(torch.finfo(power.dtype).tiny)) - gate
+    enough = float(sums.weight) >= len(k) and excess >= LEAST_EXCESS
     var = var if enough else torch.full_like(var, math.inf)
     found = Calibration(k, var, state["shift_var"], at, status=Status.OK if enough else Status.WARMING_UP)
     info = {

@@ -5,7 +5,7 @@ them apart. Gains that carry the extra factor exp(+j 2 pi p_n d) show u^_i = u_i
 
     log p(u^_i | d) = log[ (1 - e) ( Phi((hi_i - x_i) / s_i) - Phi((lo_i - x_i) / s_i) ) / w_i + e / W_i ]
                       - log(1 - x_i^2) / 2 - log P(window_i | d),         x_i = u^_i + d
-    s_i^2 = 1 / (8 pi^2 var(p) (L_i - 1)),    L_i the map's largest value
+    s_i^2 = `threshold.resolution` at L_i - 1,    L_i the map's largest value
 
 with w_i the sector's width, W_i that of the window in which u^_i was looked for (the sector and a margin), and the
 last but one term the density of targets that are uniform in angle. P(window | d) is 1 until the edge of the sector
@@ -48,15 +48,6 @@ class Shift(NamedTuple):
     u: float
     var: float
     inside: bool
-
-
-def angle_variance(statistic: Float[Tensor, "*any"], positions: Float[Tensor, " rx"]) -> Float[Tensor, "*any"]:
-    """Cramer-Rao bound of u at |gamma|^2 |a|^2 |x|^2 / noise_var = statistic - 1.
-
-    1 / (8 pi^2 var(p) (statistic - 1)), for a half-wavelength line 6 / (pi^2 (N^2 - 1) (statistic - 1)).
-    """
-    spread = 8 * math.pi**2 * positions.var(correction=0)
-    return 1 / (spread * (statistic - 1).clamp_min(torch.finfo(positions.dtype).tiny))
 
 
 def stray_share(statistic: Float[Tensor, "*any"], gate: float) -> Float[Tensor, "*any"]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hhat.ops.linalg import squared
 from hhat.sensing.angle_delay import search
-from hhat.sensing.beam import climbed, line
-from hhat.sensing.echoes import Echoes, aligned, noise_level
+from hhat.sensing.beam import climbed
+from hhat.sensing.echoes import Echoes, aligned, noise_level, positions_of
 
 SIZE = (100, 100)
 """Angles and ranges of the searched grid, the paper's"""
@@ -104,5 +104,5 @@ def turned(views: Views, d: Tensor, k: Complex[Tensor, " rx"], positions: Float[
 
 
 def line_of(echoes: Echoes) -> Float[Tensor, " rx"]:
-    """The antennas' positions in wavelengths."""
-    return line(echoes.num_rx_ant, echoes.y, echoes.positions)
+    """The antennas' positions in wavelengths, in the real precision of y."""
+    return positions_of(echoes).to(echoes.y.real)
