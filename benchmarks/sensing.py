@@ -2,9 +2,9 @@
 
     python benchmarks/sensing.py [--snapshots 20480] [--kappas 4] [--snr-db 15]
 
-Per kappa seed 1, 2, ...: `snapshots` fresh snapshots (half of them empty), the same for every row. Thresholds: each row's
-own from its empty snapshots, pooled over kappas (`empirical_threshold`), beside those of the closed form. Errors: mean
-squares over kappas, then the root. Intervals at 95 %: of P_d binomial; of RMSE from the spread over snapshots.
+Per kappa seed 1, 2, ...: `snapshots` fresh snapshots (half of them empty), the same for every row. Thresholds: each
+row's own from its empty snapshots, pooled over kappas (`empirical_threshold`), beside those of the closed form. Errors:
+mean squares over kappas, then the root. Intervals at 95 %: of P_d binomial; of RMSE from the spread over snapshots.
 """
 
 import argparse
@@ -69,8 +69,8 @@ def main():
     print(
         f"{args.kappas} kappas x {args.snapshots} snapshots, {args.snr_db:g} dB, {time.process_time() - started:.0f} s"
     )
-    head = "| P_fa | row | eta | P_d | P_fa, P_d of the closed form | angle, range, position RMSE, all (deg, m, m) | in cell |"
-    print(head + " out of cell |\n" + "|---" * 8 + "|")
+    head = "| P_fa | row | eta | P_d | P_fa, P_d of the closed form | angle, range, position RMSE, all (deg, m, m) |"
+    print(head + " in cell | out of cell |\n" + "|---" * 8 + "|")
     for place, rate in enumerate(RATES):
         for label, parts in tables.items():
             values = torch.cat(parts)
