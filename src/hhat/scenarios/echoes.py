@@ -179,7 +179,7 @@ class EchoScene:
         waves = "spherical" if self.spherical else "plane"
         return About(
             kind="echo",
-            snr_definition="E|gamma|^2 num_rx_ant num_subcarriers / noise_var: one target, after full integration",
+            snr_definition="mean gain power * num_rx_ant * num_subcarriers / noise_var: one target, fully integrated",
             normalisation="noise_var = 1, |kappa|^2 = num_rx_ant",
             source=f"OFDM echoes, {waves} waves, up to {self.max_targets} targets in sectors known per snapshot",
             geometry={"rx_ant": [[0.0, float(place), 0.0] for place in places]},

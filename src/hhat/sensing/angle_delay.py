@@ -226,23 +226,27 @@ def _climb(
         candidates = at[:, 0], at[:, 1], middle
         best = tuple(torch.where(better, new, old) for new, old in zip(candidates, best, strict=True))
         if not last:
-            at = (at + width * _newton(values)).clamp(low, high)
+            room = width.clamp_min(torch.finfo(width.dtype).tiny)
+            limits = ((low - at) / room).clamp(-1, 0), ((high - at) / room).clamp(0, 1)
+            at = (at + width * _newton(values, *limits)).clamp(low, high)
             width = width / SHRINK
     return best
 
 
-def _newton(values: Tensor) -> Tensor:
-    """Where the quadratic through 3 x 3 values is largest, (n, 2) in spacings and within 1; the largest of the nine
-    where it has no maximum."""
+def _newton(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Where the quadratic through 3 x 3 values is largest within low..high, (n, 2) in spacings; where it has no
+    maximum, the place of the largest of the nine."""
     f = values / values.amax((-2, -1), keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
     slope = (f[:, 2] - f[:, 0]).mean(-1) / 2, (f[:, :, 2] - f[:, :, 0]).mean(-1) / 2
     bend = (f[:, 2] - 2 * f[:, 1] + f[:, 0]).mean(-1), (f[:, :, 2] - 2 * f[:, :, 1] + f[:, :, 0]).mean(-1)
     cross = (f[:, 2, 2] - f[:, 2, 0] - f[:, 0, 2] + f[:, 0, 0]) / 4
     determinant = bend[0] * bend[1] - cross.square()
     peak = (determinant > 0) & (bend[0] < 0)
-    divisor = torch.where(peak, determinant, 1.0)
-    jump = torch.stack([cross * slope[1] - bend[1] * slope[0], cross * slope[0] - bend[0] * slope[1]], -1)
-    jump = (jump / divisor[:, None]).clamp(-1, 1)
+    one = torch.where(peak, (cross * slope[1] - bend[1] * slope[0]) / torch.where(peak, determinant, 1.0), 0.0)
+    jumps = [one.clamp(low[:, 0], high[:, 0]), one]
+    for axis in (1, 0, 1):  # at an edge the other axis moves along it
+        other = -(slope[axis] + cross * jumps[1 - axis]) / torch.where(peak, bend[axis], -1.0)
+        jumps[axis] = other.clamp(low[:, axis], high[:, axis])
     place = f.flatten(1).argmax(-1)
-    largest = torch.stack([place // 3 - 1, place % 3 - 1], -1).to(f.dtype)
-    return torch.where(peak[:, None], jump, largest)
+    largest = torch.stack([place // 3 - 1, place % 3 - 1], -1).to(f.dtype).clamp(low, high)
+    return torch.where(peak[:, None], torch.stack(jumps, -1), largest)
