@@ -37,7 +37,8 @@ DECIBEL, DEGREE = 20 / math.log(10), 180 / math.pi
 def calibrate(
     file: Annotated[Path, typer.Argument(help="A capture of echoes (.h5, .npz, .mat).")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write the gains, for `hhat estimate --calibration` (.safetensors).")
+        Path | None,
+        typer.Option("-o", "--out", help="Write the gains, for `hhat estimate --calibration` (.safetensors)."),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="`hhat list calibrators`.")] = "eigenvector",
     settings: Settings = [],  # noqa: B006 - the parser takes its default from here and never changes it

@@ -31,13 +31,14 @@ class GainErrors(NamedTuple):
 
 
 def gain_errors(
-    estimate: Complex[Tensor, "*batch rx"],
-    truth: Complex[Tensor, "*#batch rx"],
+    estimate: Complex[Tensor, "..."],
+    truth: Complex[Tensor, "..."],
     positions: Float[Tensor, " rx"] | None = None,
 ) -> GainErrors:
     """e0, e1 and the shift of estimated gains, in double precision.
 
-    positions: along the line, in wavelengths; None: n / 2. Raises ValueError where the numbers of antennas differ.
+    estimate (*batch, rx) and truth (rx) or (*batch, rx)
+    positions: (rx) along the line, in wavelengths; None: n / 2. Raises ValueError where the numbers of antennas differ.
     """
     num = truth.shape[-1]
     if estimate.shape[-1] != num:

@@ -1,4 +1,4 @@
-"""`eigenvector`, the default calibrator: search, dominant eigenvector, common shift of angles; on few snapshots first."""
+"""`eigenvector`, the default calibrator: search, dominant eigenvector, common shift; on few snapshots first."""
 
 import math
 from collections.abc import Callable
@@ -48,7 +48,8 @@ class Eigenvector(Calibrator):
     unbend:     the factor G of `scatter`; without it outer antennas come out too strong, by 1.5 / SNR at the ends
     start:      gains from the echoes, `start.sector_start` or `start.ones`
     size, coarse: the searched grid and the coarse search's steps
-    info: echoes_used, snr and presence (from the maps' largest values), eigenvalue_ratio, excess, snapshots, expected_e0, expected_e1.
+    info: expected_e0, expected_e1; echoes_used of snapshots; snr and presence, from the maps' largest values; excess,
+    by how much these are above the gate in the mean; eigenvalue_ratio, l_1 / l_2 of R.
     Status WARMING_UP where peaks may all be noise or are fewer than antennas.
     Source: isac calibration, sections 3.5 and 3.6, corrected; the start, `unbend` and growth: hhat.
     """
@@ -87,6 +88,8 @@ class Eigenvector(Calibrator):
     def refined(self, seen: Views, k: Complex[Tensor, " rx"], echoes: Echoes) -> "Refined":
         """Steps 2 and 3 on views that were found under gains k."""
         at = line_of(echoes)
+        if not len(seen.u):
+            return Refined(k, scatter.scatter(seen.z, seen.weight, k), seen, math.inf)
         near = NEAR / float(at.max() - at.min())
         var = None
         for _ in range(max(1, self.passes)):
@@ -95,7 +98,7 @@ class Eigenvector(Calibrator):
                 var = resolution(echoes, seen.statistic - 1)[0] if self.unbend else None
             k = scatter.dominant(scatter.second_moment(seen.z, seen.weight, var, at))
         shift_var = math.inf
-        if self.find_shift and len(seen.u):
+        if self.find_shift:
             seen = recentred(seen, k, at, near, self.margin_u)
             d = shifts(like=at)
             found = most_likely(shift_evidence(seen, echoes, self.gate or 0.0, self.margin_u, d), d)

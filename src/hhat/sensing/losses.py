@@ -1,25 +1,27 @@
 """The two losses of unsupervised gain-phase calibration, from one aligned vector per snapshot.
 
-With z = a(u)^* * Y (b(R) * x)^* at the largest value of the map under k (`echoes.aligned`), c = k^H z:
+With z = a(u)^* * Y (b(R) * x)^* / sqrt(|x|^2 noise_var) at the largest value of the map under k, c = k^H z:
 
-    loss (14)   -|c|^2                                                     the largest value of the map
-    loss (15)   |Y - gamma (k * a) (b * x)^T|,   gamma = c / d, d = |x|^2 (N + 1 / g)   what one echo leaves, unsquared
-                = sqrt(E - 2 |c|^2 / d + |c|^2 |k|^2 |x|^2 / d^2),  E = |Y|^2
+    loss (14)   -|c|^2 / N                                               minus the map's largest value at |k|^2 = N
+    loss (15)   |Y - gamma (k * a) (b * x)^T| / sqrt(noise_var)          what one echo leaves, not squared
+                = sqrt(E - 2 |c|^2 / d + |c|^2 |k|^2 / d^2),   E = |Y|^2 / noise_var,   d = N (1 + 1 / SNR)
 
-g = E|gamma|^2 |x|^2 / noise_var; N + 1 / g is the paper's (N S + rho) / S. z is held fixed: by the envelope theorem a
-maximiser adds nothing to the gradient, so that the search is never differentiated through. gamma is.
+with the ridge estimate of gamma under k, whose dependence on k counts: d is the paper's (N S + rho) / S. z is held
+fixed: by the envelope theorem a maximiser adds nothing to the gradient: the search is never differentiated through.
 
 Gradients are dJ/dRe + j dJ/dIm, torch's convention. Source: Mateos-Ramos et al. 2025, eqs. (14), (15), Algorithm 1.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
 from hhat.ops.linalg import squared
+
+BOLTZMANN, ROOM_KELVIN = 1.380649e-23, 290.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,7 @@ class Aligned:
     snr: float | None = None
 
 
+@runtime_checkable
 class Loss(Protocol):
     """Value (snapshot) and mean gradient (rx) of a loss at gains k."""
 
@@ -47,7 +50,7 @@ class Loss(Protocol):
 class PeakLoss:
     """Loss (14): -|k^H z|^2 / N, so that at |k|^2 = N it is minus the map's largest value in units of its noise.
 
-    scale: what one such unit is in the loss's own; N |x|^2 noise_var in watts makes it the published one.
+    scale: what one such unit is in the loss's own, see `published_noise_var`.
     """
 
     scale: float = 1.0
@@ -64,7 +67,7 @@ class PeakLoss:
 class ResidualLoss:
     """Loss (15): the norm of what is left of a snapshot, in units of sqrt(noise_var).
 
-    Needs the snapshots' energy and the assumed SNR; ValueError without. scale: sqrt(noise_var) makes it the published.
+    Needs the snapshots' energy and the assumed SNR; ValueError without. scale: see `published_noise_var`.
     """
 
     scale: float = 1.0
@@ -91,6 +94,12 @@ class ResidualLoss:
         if seen.snr is None:
             raise ValueError("loss (15): the SNR is not known; give echoes.snr, or use loss (14)")
         return k.shape[-1] * (1 + 1 / seen.snr)
+
+
+def published_noise_var(num_subcarriers: int, subcarrier_spacing_hz: float | int) -> float:
+    """k T bandwidth in watts at 290 K. With it the published losses are `PeakLoss(N |x|^2 noise_var)` and
+    `ResidualLoss(sqrt(noise_var))`: so small that Adam's eps counts."""
+    return BOLTZMANN * ROOM_KELVIN * num_subcarriers * subcarrier_spacing_hz
 
 
 def tangent(gradient: Complex[Tensor, " rx"], k: Complex[Tensor, " rx"]) -> Complex[Tensor, " rx"]:

@@ -1,4 +1,4 @@
-"""`soft-em`: the eigenvector over the posterior of presence, angle and range in each sector, instead of the peak alone."""
+"""`soft-em`: the eigenvector over the posterior of presence, angle and range, instead of the peak alone."""
 
 import math
 from collections.abc import Callable

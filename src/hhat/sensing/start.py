@@ -5,15 +5,15 @@ A target is uniform over its sector, hence, with t_i the waves' turn back from t
     E[ sum_i t_i Y_i Y_i^H t_i^H ]_nm = sum_i |gamma_i|^2 |x|^2 kappa_n kappa_m^* T_nm + noise,
     T_nm = mean over snapshots and over targets of exp(j 2 pi (p_n - p_m)(u - u_centre))
 
-and the dominant eigenvector of the sum, entry by entry times T^* and without its diagonal, has kappa's phases: lags are
-weighed by what they keep. It needs no phase to be small, and no signal to stand out in a snapshot; lags much longer than one over the
-sector's width tell nothing. Source: hhat; isac calibration B9 takes the products of adjacent antennas alone.
+and the dominant eigenvector of the sum, entry by entry times T^* and without its diagonal, has kappa's phases: each lag
+counts by what it keeps, and lags far beyond one over the sector's width keep nothing. No phase has to be small and no
+target to stand out of its snapshot. Source: hhat; isac calibration B9 has the products of adjacent antennas alone.
 """
 
 import math
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from torch import Tensor
 
 from hhat.ops.linalg import eigh
@@ -53,7 +53,7 @@ def sector_moments(echoes: Echoes) -> tuple[Complex[Tensor, "rx rx"], Complex[Te
     for first in range(0, len(flat.y), ROWS):
         part = flat.rows(slice(first, first + ROWS))
         low, high = sector(part)[0].asin().unbind(-1)
-        centre = ((low.sin() + high.sin()) / 2)
+        centre = (low.sin() + high.sin()) / 2
         where = (low[:, None] + (high - low)[:, None] * middle).sin() - centre[:, None]
         angle = -2 * math.pi * positions * centre[:, None]
         z = matched(part) * torch.complex(angle.cos(), angle.sin())[..., None]

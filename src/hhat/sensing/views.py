@@ -62,26 +62,37 @@ def peaks(
     margin_u: by how much u may lie outside the sector on either side.
     """
     flat = replace(echoes.flat(), noise_var=noise_level(echoes))
-    limits = flat.u_limits.to(flat.y.real).expand(len(flat.y), 2)
-    parts = []
+    parts = [_none(flat)]
     for first in range(0, len(flat.y), ROWS):
         rows = slice(first, first + ROWS)
         part = flat.rows(rows)
         found = search(part, k, size, coarse, margin_u)
         keep = found.statistic > gate
-        parts.append(_views(part.rows(keep), *(value[keep] for value in (*found, limits[rows]))))
+        if not bool(keep.any()):
+            continue
+        views = aligned_views(part.rows(keep), found.u[keep], found.range_m[keep])
+        parts.append(replace(views, statistic=found.statistic[keep]))
     names = ("z", "weight", "statistic", "u", "low", "high")
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     energy = None if flat.energy is None else torch.cat([part.energy for part in parts])
     return Views(**joined, energy=energy, snapshots=len(flat.y))
 
 
-def _views(echoes: Echoes, u: Tensor, range_m: Tensor, statistic: Tensor, limits: Tensor) -> Views:
+def aligned_views(echoes: Echoes, u: Float[Tensor, " view"], range_m: Float[Tensor, " view"]) -> Views:
+    """Each snapshot at a place of its own; the statistic is left at 0."""
     noise = noise_level(echoes)
-    scale = (echoes.symbol_energy.to(statistic) * noise).rsqrt()
+    scale = (echoes.symbol_energy.to(u) * noise).rsqrt()
     z = aligned(echoes, u, range_m) * scale.reshape(-1, 1)
     energy = None if echoes.energy is None else echoes.energy / noise
-    return Views(z, torch.ones_like(statistic), statistic, u, *limits.unbind(-1), energy, len(u))
+    low, high = echoes.u_limits.to(u).expand(len(u), 2).unbind(-1)
+    return Views(z, torch.ones_like(u), torch.zeros_like(u), u, low, high, energy, len(u))
+
+
+def _none(echoes: Echoes) -> Views:
+    """No view at all of these echoes."""
+    empty = echoes.y.real.new_zeros(0)
+    energy = None if echoes.energy is None else empty
+    return Views(echoes.y.new_zeros(0, echoes.num_rx_ant), *[empty] * 5, energy, 0)
 
 
 def recentred(
