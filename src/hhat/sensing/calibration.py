@@ -14,6 +14,7 @@ from torch import Tensor
 from hhat.methods.state import load_state, save_state
 from hhat.ops import Diagonal, Identity, Kron, LinearOp
 from hhat.ops.linalg import squared
+from hhat.sensing.scatter import split
 from hhat.types import Gaussian, Shape, Status
 
 
@@ -26,6 +27,7 @@ class Calibration:
     shift_var:    variance of the common shift, in u^2; infinite where the sectors were not used to find it
     positions:    (rx) in wavelengths
     info:         what a human may want to know
+    factors:      (receiving, transmitting) antennas where kappa is that of a virtual array, kappa_r x kappa_t
     status:       OK; MAX_STEPS; WARMING_UP: too few echoes stand out; NONFINITE
     """
 
@@ -35,6 +37,7 @@ class Calibration:
     positions: Float[Tensor, " rx"]
     info: dict[str, Any] = field(default_factory=dict)
     status: Status = Status.OK
+    factors: tuple[int, int] | None = None
 
     @property
     def log_gain_var(self) -> Float[Tensor, " rx"]:
@@ -61,10 +64,14 @@ class Calibration:
         return self.expected_e1 + 4 * math.pi**2 * float(self.positions.var(correction=0)) * self.shift_var
 
     def op(self, shape: Shape) -> LinearOp:
-        """diag(kappa) on a channel of this shape, whose first axis are the antennas: y = A diag(kappa) h.
+        """diag(kappa) on a channel of this shape, whose first axis are the antennas: y = A diag(kappa) h. Of a virtual
+        array the first two axes, receiving and transmitting: y = A (kappa_r h kappa_t).
 
         Raises ValueError where the number of antennas differs.
         """
+        if self.factors is not None and tuple(shape[: len(self.factors)]) == self.factors:
+            both = Kron(*(Diagonal(part) for part in split(self.kappa, self.factors)))
+            return both if len(shape) == 2 else Kron(both, Identity(tuple(shape[2:])))
         if not shape or shape[0] != len(self.kappa):
             raise ValueError(f"calibration: holds {len(self.kappa)} antennas, the channel's shape is {tuple(shape)}")
         diagonal = Diagonal(self.kappa)
@@ -83,7 +90,9 @@ def save_calibration(path: str | os.PathLike[str], found: Calibration, card: dic
     text = json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in words.items()})
     tensors = {name: getattr(found, name).cpu() for name in TENSORS}
     shift_var = torch.tensor(found.shift_var, dtype=torch.float64)
-    save_state(path, {**tensors, "shift_var": shift_var, "status": int(found.status), "card": text})
+    save_state(
+        path, {**tensors, "shift_var": shift_var, **_pair(found.factors), "status": int(found.status), "card": text}
+    )
 
 
 def load_calibration(path: str | os.PathLike[str]) -> Calibration:
@@ -102,4 +111,9 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibration:
         status, card = Status(state["status"]), json.loads(state["card"])
     except (KeyError, ValueError, TypeError):
         raise ValueError(f"{name}: status, card: expected a file that `hhat calibrate` wrote") from None
-    return Calibration(kappa, var, float(state["shift_var"]), positions, card, status)
+    factors = (state["first_factor"], state["last_factor"]) if "first_factor" in state else None
+    return Calibration(kappa, var, float(state["shift_var"]), positions, card, status, factors)
+
+
+def _pair(factors: tuple[int, int] | None) -> dict[str, int]:
+    return {} if factors is None else {"first_factor": factors[0], "last_factor": factors[1]}

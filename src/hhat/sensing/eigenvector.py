@@ -47,6 +47,7 @@ class Eigenvector(Calibrator):
     find_shift: step 3; without it the shift stays where the start leaves it
     unbend:     the factor G of `scatter`; without it outer antennas come out too strong, by 1.5 / SNR at the ends
     start:      gains from the echoes, `start.sector_start` or `start.ones`
+    factors:    (receiving, transmitting) antennas of a virtual array (`mimo.virtual_array`)
     size, coarse: the searched grid and the coarse search's steps
     info: expected_e0, expected_e1; echoes_used of snapshots; snr and presence, from the maps' largest values; excess,
     by how much these are above the gate in the mean; eigenvalue_ratio, l_1 / l_2 of R.
@@ -62,12 +63,15 @@ class Eigenvector(Calibrator):
     first: int = 2048
     growth: int = 8
     start: Callable[[Echoes], Tensor] = sector_start
+    factors: tuple[int, int] | None = None
     size: tuple[int, int] = SIZE
     coarse: tuple[int, int] = COARSE
     max_steps: int = 12
     tol: float | None = 2e-5
 
     def init(self, echoes: Echoes, gen: torch.Generator) -> State:
+        if self.factors is not None and math.prod(self.factors) != echoes.num_rx_ant:
+            raise ValueError(f"factors: expected a product of {echoes.num_rx_ant} antennas, got {self.factors}")
         return blank(self.start(echoes))
 
     def step(self, state: State, echoes: Echoes) -> State:
@@ -96,7 +100,7 @@ class Eigenvector(Calibrator):
             if self.passes:
                 seen = recentred(seen, k, at, near, self.margin_u)
                 var = resolution(echoes, seen.statistic - 1)[0] if self.unbend else None
-            k = scatter.dominant(scatter.second_moment(seen.z, seen.weight, var, at))
+            k = scatter.dominant(scatter.second_moment(seen.z, seen.weight, var, at), self.factors)
         shift_var = math.inf
         if self.find_shift:
             seen = recentred(seen, k, at, near, self.margin_u)
@@ -107,7 +111,7 @@ class Eigenvector(Calibrator):
         return Refined(k, scatter.scatter(seen.z, seen.weight, k, var, at), seen, shift_var)
 
     def read(self, state: State, echoes: Echoes) -> Calibration:
-        return read(state, echoes, self.gate or 0.0)
+        return read(state, echoes, self.gate or 0.0, self.factors)
 
 
 class Refined(NamedTuple):
@@ -156,17 +160,19 @@ def shift_evidence(
     return log_likelihood(Angles(strong.u, var, stray, strong.low, strong.high), d, margin_u)
 
 
-def read(state: State, echoes: Echoes, gate: float | int) -> Calibration:
+def read(state: State, echoes: Echoes, gate: float | int, factors: tuple[int, int] | None = None) -> Calibration:
     """The calibration that a state of `packed` holds."""
     k, at = state["kappa"], line_of(echoes)
     sums = scatter.Scatter(*(state[name] for name in scatter.Scatter._fields))
-    c, ratio = scatter.covariance(sums)
+    c, ratio = scatter.covariance(sums, factors)
     var = c.diagonal().real / squared(k)
     power = (k.conj() @ sums.second @ k).real / len(k)
     excess = float(power / sums.weight.clamp_min(torch.finfo(power.dtype).tiny)) - gate
     enough = float(sums.weight) >= len(k) and excess >= LEAST_EXCESS
     var = var if enough else torch.full_like(var, math.inf)
-    found = Calibration(k, var, state["shift_var"], at, status=Status.OK if enough else Status.WARMING_UP)
+    found = Calibration(
+        k, var, state["shift_var"], at, status=Status.OK if enough else Status.WARMING_UP, factors=factors
+    )
     info = {
         "expected_e0": found.expected_e0,
         "expected_e1": found.expected_e1,

@@ -27,6 +27,9 @@ from torch import Tensor
 
 from hhat.ops.linalg import eigh, squared
 
+FACTOR_STEPS = 10
+"""Rounds over the two factors of a virtual array"""
+
 
 class Scatter(NamedTuple):
     """Sums over views: R; the matrix in the brackets; the weight."""
@@ -75,9 +78,31 @@ def scatter(
     return Scatter(second_moment(z, weight, angle_var, positions), fourth, weight.sum())
 
 
-def dominant(second: Complex[Tensor, "rx rx"]) -> Complex[Tensor, " rx"]:
-    """sqrt(N) times the top eigenvector, its phase fixed."""
-    return normalised(eigh(second)[1][:, -1])
+def dominant(second: Complex[Tensor, "rx rx"], factors: tuple[int, int] | None = None) -> Complex[Tensor, " rx"]:
+    """sqrt(N) times the top eigenvector, its phase fixed.
+
+    factors: (a, b) of a virtual array (`mimo`): the maximiser of k^H R k among k = k_a x k_b instead, by the
+    eigenvector of either factor given the other, from the nearest to the top eigenvector.
+    """
+    top = eigh(second)[1][:, -1]
+    if factors is None:
+        return normalised(top)
+    first, last = split(top, factors)
+    block = second.reshape(*factors, *factors)
+    for _ in range(FACTOR_STEPS):
+        first = eigh(torch.einsum("atbs,t,s->ab", block, last.conj(), last))[1][:, -1]
+        last = eigh(torch.einsum("atbs,a,b->ts", block, first.conj(), first))[1][:, -1]
+    return normalised((first[:, None] * last).flatten())
+
+
+def split(
+    k: Complex[Tensor, " rx"], factors: tuple[int, int]
+) -> tuple[Complex[Tensor, " first"], Complex[Tensor, " last"]]:
+    """The nearest k_a x k_b, |k_a|^2 = a and |k_b|^2 = b; the sum of k_b is real, the common phase is with k_a."""
+    u, _, vh = torch.linalg.svd(k.reshape(factors))
+    last = normalised(vh[0])
+    turn = (vh[0] * last.conj()).sum()
+    return u[:, 0] * (turn / turn.abs() * math.sqrt(factors[0])), last
 
 
 def normalised(k: Complex[Tensor, " rx"]) -> Complex[Tensor, " rx"]:
@@ -92,10 +117,32 @@ def shifted(k: Complex[Tensor, " rx"], positions: Float[Tensor, " rx"], d: float
     return normalised(k * torch.polar(torch.ones_like(positions), -2 * math.pi * positions * d))
 
 
-def covariance(sums: Scatter) -> tuple[Complex[Tensor, "rx rx"], Float[Tensor, ""]]:
-    """C for k of squared norm N, across k, and by how much the first eigenvalue stands above the second, l_1 / l_2."""
+def covariance(
+    sums: Scatter, factors: tuple[int, int] | None = None
+) -> tuple[Complex[Tensor, "rx rx"], Float[Tensor, ""]]:
+    """C for k of squared norm N, across k, and by how much the first eigenvalue stands above the second, l_1 / l_2.
+
+    factors: k moves within k_a x k_b only. P then is Q (l_1 - Q^H R Q)^-1 Q^H with Q a basis of these moves across k.
+    """
     values, vectors = eigh(sums.second)
-    gap = (values[-1] - values[:-1]).clamp_min(torch.finfo(values.dtype).tiny)
-    rest = vectors[:, :-1]
-    p = (rest / gap) @ rest.mH
-    return len(values) * (p @ sums.fourth @ p), values[-1] / values[-2].clamp_min(torch.finfo(values.dtype).tiny)
+    ratio = values[-1] / values[-2].clamp_min(torch.finfo(values.dtype).tiny)
+    if factors is None:
+        top, gaps, moves = values[-1], values[-1] - values[:-1], vectors[:, :-1]
+    else:
+        k = dominant(sums.second, factors)
+        top = (k.conj() @ sums.second @ k).real / len(k)
+        basis = _moves(k, factors)
+        inner, turn = eigh(basis.mH @ sums.second @ basis)
+        gaps, moves = top - inner, basis @ turn
+    p = (moves / gaps.clamp_min(torch.finfo(values.dtype).tiny)) @ moves.mH
+    return len(values) * (p @ sums.fourth @ p), ratio
+
+
+def _moves(k: Tensor, factors: tuple[int, int]) -> Tensor:
+    """Orthonormal basis (N, a + b - 2) of the moves of k = k_a x k_b across k."""
+    first, last = split(k, factors)
+    a, b = (torch.eye(n, dtype=k.dtype, device=k.device) for n in factors)
+    span = torch.cat([torch.kron(a, last[:, None]), torch.kron(first[:, None], b)], 1)
+    unit = k / k.norm()
+    u, _, _ = torch.linalg.svd(span - unit[:, None] * (unit.conj() @ span), full_matrices=False)
+    return u[:, : sum(factors) - 2]
