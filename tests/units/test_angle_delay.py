@@ -224,6 +224,9 @@ def test_invariances():
     scaled = search(replace(obs, y=2j * obs.y), kappa)
     torch.testing.assert_close(scaled.statistic, 4 * one.statistic)
     torch.testing.assert_close(scaled.u, one.u)
+    full = EchoScene(**SMALL, form="full").draw(20, generator("invariant")).obs
+    turned = replace(full, y=full.y * full.symbols.conj()[:, None], symbols=torch.ones_like(full.symbols))
+    torch.testing.assert_close(search(turned, kappa).statistic, search(full, kappa).statistic)
     deep = replace(obs, y=obs.y.unflatten(0, (4, 5)), u_limits=obs.u_limits.unflatten(0, (4, 5)), energy=None)
     torch.testing.assert_close(search(deep, kappa).statistic, one.statistic.unflatten(0, (4, 5)))
     slope = torch.exp(1j * math.pi * 0.004 * torch.arange(8)).to(torch.complex64)
