@@ -224,6 +224,9 @@ def test_invariances():
     scaled = search(replace(obs, y=2j * obs.y), kappa)
     torch.testing.assert_close(scaled.statistic, 4 * one.statistic)
     torch.testing.assert_close(scaled.u, one.u)
+    full = EchoScene(**SMALL, form="full").draw(20, generator("invariant")).obs
+    turned = replace(full, y=full.y * full.symbols.conj()[:, None], symbols=torch.ones_like(full.symbols))
+    torch.testing.assert_close(search(turned, kappa).statistic, search(full, kappa).statistic)
     deep = replace(obs, y=obs.y.unflatten(0, (4, 5)), u_limits=obs.u_limits.unflatten(0, (4, 5)), energy=None)
     torch.testing.assert_close(search(deep, kappa).statistic, one.statistic.unflatten(0, (4, 5)))
     slope = torch.exp(1j * math.pi * 0.004 * torch.arange(8)).to(torch.complex64)
@@ -263,3 +266,23 @@ def test_plane_waves_near_by_are_biased():
     torch.testing.assert_close(shift[inside], formula[inside], rtol=0.05, atol=5e-4)
     assert float(wrong.statistic.div(right.statistic)[inside].max()) < 1
     assert steering(plane, slot.truth.u).shape == (40, 1, 64)
+
+
+def test_picture_of_a_map():
+    pytest.importorskip("plotly")
+    from hhat.bench.report.echo_map import echo_map
+
+    slot = EchoScene(presence=1.0, snr_db=30.0).draw(1, generator("picture"))
+    u, range_m = grid_of(slot.obs, 60)
+    values = angle_delay_map(slot.obs, slot.truth.kappa, u, range_m)[0]
+    target = (float(slot.truth.u), float(slot.truth.range_m))
+    drawing = echo_map(values, u[0], range_m, targets=[target])
+    heat, mark = drawing.figure.data
+    assert heat.z.shape == (60, 60) and heat.z.max() == 0 and heat.z.min() >= -15
+    j, i = divmod(int(heat.z.argmax()), 60)  # ranges upwards
+    assert abs(math.sin(math.radians(heat.x[i])) - target[0]) < 0.02 and abs(heat.y[j] - target[1]) < 1.5
+    assert abs(mark.x[0] - math.degrees(math.asin(target[0]))) < 1e-4 and f"{heat.y[j]:.2f} m" in drawing.says
+    lower = echo_map(values, u[0], range_m, strongest=10 * float(values.max()))
+    assert lower.figure.data[0].z.max() == -10 and len(lower.figure.data) == 1 and "−10.0 dB" in lower.says
+    with pytest.raises(ValueError, match="map: expected shape"):
+        echo_map(values[:-1], u[0], range_m)

@@ -248,11 +248,11 @@ def test_what_is_not_finite_is_marked():
 
 def test_batches_equal_their_items():
     scene = EchoScene(**SMALL, max_targets=2, snr_db=20.0)
-    slot = scene.draw(12, generator("batch"))
+    slot = scene.draw(6, generator("batch"))
     whole = detect(slot.obs, slot.truth.kappa, max_targets=2)
-    parts = [detect(slot.obs.rows(slice(i, i + 1)), slot.truth.kappa, max_targets=2) for i in range(12)]
+    parts = [detect(slot.obs.rows(slice(i, i + 1)), slot.truth.kappa, max_targets=2) for i in range(6)]
     deep = replace(
-        slot.obs, y=slot.obs.y.unflatten(0, (3, 4)), u_limits=slot.obs.u_limits.unflatten(0, (3, 4)), energy=None
+        slot.obs, y=slot.obs.y.unflatten(0, (3, 2)), u_limits=slot.obs.u_limits.unflatten(0, (3, 2)), energy=None
     )
     deep = detect(deep, slot.truth.kappa, max_targets=2)
     for name in ("detected", "u", "range_m", "statistic", "threshold"):

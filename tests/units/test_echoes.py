@@ -322,3 +322,33 @@ def test_matched_responses_are_those_of_the_symbols():
 
 def test_the_scenario_is_registered():
     assert hhat.scenario("echoes", snr_db=3.0).snr_db == 3.0
+
+
+def test_broken_echo_files_give_one_line_errors(tmp_path):
+    slot = EchoScene(**SMALL, max_targets=2).draw(3, generator("broken"))
+    obs, truth = slot.obs, slot.truth
+    held = {
+        name: getattr(obs, name).numpy() for name in ("y", "u_limits", "range_limits_m", "delay_basis", "energy")
+    } | {f"truth_{name}": value.numpy() for name, value in truth._asdict().items()}
+    more = {"noise_var": np.float64(1.0), "carrier_hz": 60e9, "subcarrier_spacing_hz": 1.92e6}
+    np.savez(tmp_path / "fine.npz", **held, **more)
+    read(tmp_path / "fine.npz")
+    refused = 0
+    for name, value in held.items():
+        for wrong in (
+            value[:0],
+            value.reshape(-1)[:1].reshape(()),
+            value[..., None],
+            value.reshape(-1),
+            np.full_like(value, np.nan) if value.dtype.kind in "fc" else value.astype(complex),
+            value.astype(np.complex64) * 1j,
+            np.concatenate([value, value], -1),
+            np.array(["text"]),
+        ):
+            np.savez(tmp_path / "bad.npz", **(held | {name: wrong}), **more)
+            try:
+                read(tmp_path / "bad.npz")
+            except InputError as error:
+                assert "\n" not in str(error) and "bad.npz" in str(error)
+                refused += 1
+    assert refused > 50

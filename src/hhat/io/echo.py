@@ -34,9 +34,8 @@ def holds_echoes(contents: Contents) -> bool:
     return MARK in contents.fields
 
 
-def arrays_of(slot: Slot) -> Arrays:
+def arrays_of(obs: Echoes, truth: Any) -> Arrays:
     """Values and axes by dataset. ValueError where the truth is no `EchoTruth`."""
-    obs: Echoes = slot.obs
     count = len(obs.batch_shape)
     batch = ("batch",) if count == 1 else tuple(f"batch_{i}" for i in range(count))
     last = "subcarrier" if obs.delay_basis is None else "column"
@@ -51,20 +50,19 @@ def arrays_of(slot: Slot) -> Arrays:
         found["energy"] = (obs.energy, batch)
     if obs.noise_var is not None:
         found["noise_var"] = (torch.tensor(obs.noise_var, dtype=torch.float64), ())
-    if slot.truth is None:
+    if truth is None:
         return found
-    if not isinstance(slot.truth, EchoTruth):
-        raise ValueError(f"truth: expected an EchoTruth, got {type(slot.truth).__name__}")
-    for name, value in slot.truth._asdict().items():
+    if not isinstance(truth, EchoTruth):
+        raise ValueError(f"truth: expected an EchoTruth, got {type(truth).__name__}")
+    for name, value in truth._asdict().items():
         if value is not None:
             axis = "rx_ant" if name == "kappa" else "target"
             found[f"truth/{name}"] = (value, (*batch[: value.ndim - 1], axis))
     return found
 
 
-def about_of(slot: Slot) -> tuple[About, dict[str, Any]]:
+def about_of(obs: Echoes, about: About) -> tuple[About, dict[str, Any]]:
     """What the file says of itself, with what the record knows put in; and attributes that no `About` holds."""
-    obs, about = slot.obs, slot.about
     constants = {
         **about.constants,
         "carrier_hz": obs.carrier_hz,
@@ -95,7 +93,7 @@ def slot_of(contents: Contents, start: int = 0, count: int | None = None) -> Slo
         name: _batched(contents, name, layout, rows, axis)
         for name, axis in (("u_limits", "limit"), ("range_limits_m", "limit"), ("symbols", "subcarrier"))
     }
-    if parts["range_limits_m"] is None:
+    if parts["range_limits_m"] is None or parts["u_limits"] is None:
         raise contents.wrong("missing; expected least and largest range of the sector in metres", "range_limits_m")
     basis = tensor_of(contents, "delay_basis", None).to(y.dtype) if "delay_basis" in contents.fields else None
     energy = (

@@ -58,7 +58,7 @@ def _arrays(slot: Slot, repeat: Tensor | None) -> tuple[Arrays, Groups]:
     if isinstance(obs, Echoes):
         if repeat is not None:
             raise ValueError("repeat: echoes are received once")
-        return echo.arrays_of(slot), {}
+        return echo.arrays_of(obs, slot.truth), {}
     if not isinstance(obs.op, LinearOp):
         raise ValueError(f"op: expected a hhat.ops.LinearOp, got {type(obs.op).__name__}")
     count = len(obs.batch_shape)
@@ -109,7 +109,7 @@ def _numpy(value: Tensor) -> np.ndarray:
 
 
 def _write(path: PathType, slot: Slot, arrays: Stored, groups: Groups) -> None:
-    about, more = echo.about_of(slot) if isinstance(slot.obs, Echoes) else (slot.about, {})
+    about, more = echo.about_of(slot.obs, slot.about) if isinstance(slot.obs, Echoes) else (slot.about, {})
     root = raw_root(about, datetime.now(UTC).isoformat(timespec="seconds")) | more
     # large attributes (positions of thousands of elements) need the newer attribute storage
     with whole(path) as scratch, h5py.File(scratch, "w", libver=("v108", "latest")) as file:

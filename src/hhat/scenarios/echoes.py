@@ -129,8 +129,8 @@ class EchoScene:
         waves = (kappa * steering(blank, truth.u, truth.range_m)) * truth.gain[..., None]
         signal = waves.mT @ delay_response(blank, truth.range_m)
         if self.form == "full":
-            blank = replace(blank, symbols=qpsk((n, self.num_subcarriers), gen))
-            signal = signal * blank.symbols[:, None, :]
+            symbols = qpsk((n, self.num_subcarriers), gen)
+            blank, signal = replace(blank, symbols=symbols), signal * symbols[:, None, :]
         y = signal + complex_normal(tuple(signal.shape), gen, var=self.noise_var())
         energy = None
         if self.form == "compressed":

@@ -222,9 +222,10 @@ def _climb(
         around = at[:, :, None] + (0 * spots[:1] if last else spots) * width[:, :, None]
         values = _map(echoes, z, gains, around[:, 0], around[:, 1], 0.0)
         middle = values[:, 0, 0] if last else values[:, 1, 1]
-        better = middle > best[2]
-        candidates = at[:, 0], at[:, 1], middle
-        best = tuple(torch.where(better, new, old) for new, old in zip(candidates, best, strict=True))
+        u, range_m, top = (
+            torch.where(middle > best[2], new, old) for new, old in zip((at[:, 0], at[:, 1], middle), best, strict=True)
+        )
+        best = u, range_m, top
         if not last:
             room = width.clamp_min(torch.finfo(width.dtype).tiny)
             limits = ((low - at) / room).clamp(-1, 0), ((high - at) / room).clamp(0, 1)

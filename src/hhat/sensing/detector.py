@@ -2,7 +2,7 @@
 target after the other with the found ones taken out; and the integrated, Neyman-Pearson, test."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Complex, Float, Int8
@@ -113,9 +113,13 @@ def detect(
         torch.where(detected, var, torch.inf) for var in resolution(echoes, (statistic - 1).clamp_min(0))
     )
     status = torch.where(finite, int(Status.OK), int(Status.NONFINITE)).to(torch.int8)
-    per_target = (detected, u, range_m, statistic, gain, u_var, range_var)
-    shaped = [value.reshape(*batch, max_targets) for value in per_target]
-    return Detections(*shaped, eta.reshape(batch), status.reshape(batch))
+    found = Detections(detected, u, range_m, statistic, gain, u_var, range_var, eta[:, None], status[:, None])
+    shaped = {
+        f.name: getattr(found, f.name).unflatten(0, batch) if batch else getattr(found, f.name)[0]
+        for f in fields(found)
+    }
+    shaped |= {name: shaped[name][..., 0] for name in ("threshold", "status")}
+    return Detections(**shaped)
 
 
 def integrated(

@@ -42,16 +42,16 @@ def target_errors(
     u, range_m, far = truth.u[..., 0], truth.range_m[..., 0], found.position_m[..., 0, :]
     hit = present & detected
     du, dr = found.u[..., 0] - u, found.range_m[..., 0] - range_m
-    errors = (
-        torch.rad2deg(found.angle_rad[..., 0] - u.asin()),
-        dr,
-        (far - position_m(u, range_m)).norm(dim=-1),
-    )
+    angle = torch.rad2deg(found.angle_rad[..., 0] - u.asin())
+    away = (far - position_m(u, range_m)).norm(dim=-1)
+    angle, along, away = (torch.where(hit, error, torch.nan) for error in (angle, dr, away))
     return TargetErrors(
         hit,
         present & ~detected,
         ~present & detected,
-        *(torch.where(hit, error, torch.nan) for error in errors),
+        angle,
+        along,
+        away,
         hit & (du.abs() < cell[0]) & (dr.abs() < cell[1]),
     )
 
