@@ -16,20 +16,21 @@ from hhat.sensing.calibrator import Calibrator, moved
 from hhat.sensing.echoes import Echoes
 from hhat.sensing.shift import Angles, log_likelihood, most_likely, shifts, stray_share
 from hhat.sensing.start import sector_start
-from hhat.sensing.threshold import resolution, snr_of
+from hhat.sensing.threshold import false_alarm, resolution, snr_of
 from hhat.sensing.views import COARSE, SIZE, Views, line_of, peaks, recentred, turned
 from hhat.types import State, Status
 
 NEAR = 0.25
 """How far the continuous maximum may lie from the grid's, in cells (1 / aperture in u)."""
-LEAST_EXCESS = 1.5
-"""Mean of what peaks have above the gate below which they may all be noise, whose mean is 1."""
+TOO_MANY, PER_ANTENNA = 3.0, 2.0
+"""Peaks above SURE that may all be noise: this multiple of what noise has there, and as many per antenna, for gains
+that were fitted to it find more."""
 NOISELESS = 16.0
 """Gate above which noise peaks do not count: fewer than 2e-4 per sector"""
 SURE = 12.0
 """Least gate of the peaks that the shift is found from."""
 ENOUGH = 256
-"""Peaks above the gate below which the next step takes all snapshots."""
+"""Peaks above the gate below which a step takes more snapshots: gains fitted to few peaks are lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,8 @@ class Eigenvector(Calibrator):
       2. `passes` times: each angle to its continuous maximum under k; k <- dominant eigenvector of R (`scatter`)
       3. the shift d from where angles stop at the sectors' edges (`shift`); k_n <- k_n exp(-j 2 pi p_n d)
 
-    The first two steps take `first` snapshots spread over all, the following ones `growth` times more each.
+    The first two steps take `first` snapshots spread over all, the following ones `growth` times more each; any takes
+    more where fewer than 256 peaks are above the gate.
     gate:       of the map's largest value, in units of its noise. None: all, the paper's objective
     margin_u:   by how much angles may lie outside their sector, in u; it bounds the shift that can be seen
     find_shift: step 3; without it the shift stays where the start leaves it
@@ -49,9 +51,9 @@ class Eigenvector(Calibrator):
     start:      gains from the echoes, `start.sector_start` or `start.ones`
     factors:    (receiving, transmitting) antennas of a virtual array (`mimo.virtual_array`)
     size, coarse: the searched grid and the coarse search's steps
-    info: expected_e0, expected_e1; echoes_used of snapshots; snr and presence, from the maps' largest values; excess,
-    by how much these are above the gate in the mean; eigenvalue_ratio, l_1 / l_2 of R.
-    Status WARMING_UP where peaks may all be noise or are fewer than antennas.
+    info: expected_e0, expected_e1; echoes_used of snapshots; snr and presence, from the maps' largest values;
+    peaks and noise_peaks, those above 12 and how many of them noise has; eigenvalue_ratio, l_1 / l_2 of R.
+    Status WARMING_UP where peaks are fewer than twice the antennas and three times those of noise.
     Source: isac calibration, sections 3.5 and 3.6, corrected; the start, `unbend` and growth: hhat.
     """
 
@@ -66,7 +68,7 @@ class Eigenvector(Calibrator):
     factors: tuple[int, int] | None = None
     size: tuple[int, int] = SIZE
     coarse: tuple[int, int] = COARSE
-    max_steps: int = 12
+    max_steps: int = 20
     tol: float | None = 2e-5
 
     def init(self, echoes: Echoes, gen: torch.Generator) -> State:
@@ -77,16 +79,20 @@ class Eigenvector(Calibrator):
     def step(self, state: State, echoes: Echoes) -> State:
         flat = echoes.flat()
         total = len(flat.y)
-        size = total if 0 < state["used"] < ENOUGH else self.first * self.growth ** max(0, state["count"] - 1)
-        part = flat if size >= total else flat.rows(torch.arange(size, device=flat.y.device) * total // size)
-        seen = peaks(part, state["kappa"], self.gate or 0.0, self.margin_u, self.size, self.coarse)
+        size = self.first * self.growth ** max(0, state["count"] - 1)
+        while True:
+            part = flat if size >= total else flat.rows(torch.arange(size, device=flat.y.device) * total // size)
+            seen = peaks(part, state["kappa"], self.gate or 0.0, self.margin_u, self.size, self.coarse)
+            if len(seen.u) >= ENOUGH or size >= total:
+                break
+            size *= self.growth
         new = self.refined(seen, state["kappa"], echoes)
         change = moved(new.kappa, state["kappa"])
         return {
             "kappa": new.kappa,
             "change": change if size >= total else change.clamp_min(1.0),
             "count": state["count"] + 1,
-            **packed(new),
+            **packed(new, part),
         }
 
     def refined(self, seen: Views, k: Complex[Tensor, " rx"], echoes: Echoes) -> "Refined":
@@ -111,7 +117,7 @@ class Eigenvector(Calibrator):
         return Refined(k, scatter.scatter(seen.z, seen.weight, k, var, at), seen, shift_var)
 
     def read(self, state: State, echoes: Echoes) -> Calibration:
-        return read(state, echoes, self.gate or 0.0, self.factors)
+        return read(state, echoes, self.factors)
 
 
 class Refined(NamedTuple):
@@ -132,18 +138,30 @@ def blank(k: Complex[Tensor, " rx"]) -> State:
         "change": torch.ones((), dtype=torch.float64),
         "count": 0,
         **sums._asdict(),
-        **{"shift_var": math.inf, "used": 0, "snapshots": 0, "snr": math.nan, "presence": math.nan},
+        **{
+            "shift_var": math.inf,
+            "used": 0,
+            "peaks": 0.0,
+            "noise_peaks": 0.0,
+            "snapshots": 0,
+            "snr": math.nan,
+            "presence": math.nan,
+        },
     }
 
 
-def packed(new: Refined) -> State:
+def packed(new: Refined, echoes: Echoes) -> State:
+    """What a step leaves, for the state; echoes: those of the step, or more of their kind."""
     seen = new.views
+    noise = false_alarm(echoes, SURE).mean() * seen.snapshots
     snr = snr_of(seen.statistic, NOISELESS)[0]
     share = float((seen.statistic > NOISELESS).sum()) / max(1, seen.snapshots)
     return {
         **new.sums._asdict(),
         "shift_var": new.shift_var,
         "used": len(seen.u),
+        "peaks": float((seen.statistic > SURE).sum()),
+        "noise_peaks": float(noise),
         "snapshots": seen.snapshots,
         "snr": snr,
         "presence": min(1.0, share * math.exp((NOISELESS - 1) / (1 + max(snr, 0.0)))),
@@ -160,15 +178,13 @@ def shift_evidence(
     return log_likelihood(Angles(strong.u, var, stray, strong.low, strong.high), d, margin_u)
 
 
-def read(state: State, echoes: Echoes, gate: float | int, factors: tuple[int, int] | None = None) -> Calibration:
+def read(state: State, echoes: Echoes, factors: tuple[int, int] | None = None) -> Calibration:
     """The calibration that a state of `packed` holds."""
     k, at = state["kappa"], line_of(echoes)
     sums = scatter.Scatter(*(state[name] for name in scatter.Scatter._fields))
     c, ratio = scatter.covariance(sums, factors)
     var = c.diagonal().real / squared(k)
-    power = (k.conj() @ sums.second @ k).real / len(k)
-    excess = float(power / sums.weight.clamp_min(torch.finfo(power.dtype).tiny)) - gate
-    enough = float(sums.weight) >= len(k) and excess >= LEAST_EXCESS
+    enough = state["peaks"] >= PER_ANTENNA * len(k) + TOO_MANY * state["noise_peaks"]
     var = var if enough else torch.full_like(var, math.inf)
     found = Calibration(
         k, var, state["shift_var"], at, status=Status.OK if enough else Status.WARMING_UP, factors=factors
@@ -180,7 +196,8 @@ def read(state: State, echoes: Echoes, gate: float | int, factors: tuple[int, in
         "presence": state["presence"],
         "echoes_used": state["used"],
         "snapshots": state["snapshots"],
-        "excess": excess,
+        "peaks": state["peaks"],
+        "noise_peaks": state["noise_peaks"],
         "eigenvalue_ratio": float(ratio),
     }
     return replace(found, info=info)

@@ -82,11 +82,11 @@ class SoftEm(Calibrator):
             k, shift_var = scatter.shifted(k, at, found.u), found.var
             views = turned(views, torch.full_like(views.u, found.u), k, at)
             sums = sums.turned(torch.polar(torch.ones_like(at), -2 * math.pi * at * found.u))
-        new = packed(Refined(k, sums, views, shift_var))
+        new = packed(Refined(k, sums, views, shift_var), echoes)
         return {**new, "kappa": k, "change": moved(k, state["kappa"]), "count": state["count"] + 1}
 
     def read(self, state: State, echoes: Echoes) -> Calibration:
-        return read(state, echoes, 0.0)
+        return read(state, echoes)
 
 
 def spread(

@@ -77,14 +77,15 @@ class Streaming(Calibrator):
         k = scatter.shifted(k, at, found.u)
         wave = torch.polar(torch.ones_like(at), -2 * math.pi * at * found.u)
         views = turned(views, torch.full_like(views.u, found.u), k, at)
-        new = packed(Refined(k, sums.turned(wave), views, found.var))
+        new = packed(Refined(k, sums.turned(wave), views, found.var), flat)
+        counted = {name: keep * state[name] + new[name] for name in ("peaks", "noise_peaks")}
         return {
-            **{**state, **new, "kappa": k, "change": moved(k, state["kappa"]), "count": state["count"] + 1},
+            **{**state, **new, **counted, "kappa": k, "change": moved(k, state["kappa"]), "count": state["count"] + 1},
             **{"seen": seen + count, "evidence": carried(evidence, d, found.u)},
         }
 
     def read(self, state: State, echoes: Echoes) -> Calibration:
-        found = read(state, echoes, self.gate)
+        found = read(state, echoes)
         if state["seen"] >= self.warm:
             return found
         return replace(found, status=Status.WARMING_UP)
