@@ -7,6 +7,7 @@ and freeze one by one, whereas here all snapshots together have one.
 import abc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ def follow(
 ) -> Iterator[tuple[State, Calibration]]:
     """Fold a calibrator over blocks of snapshots, one step each: yields (state, calibration). A saved state resumes."""
     for block in blocks:
-        echoes = block.obs if isinstance(block, Slot) else block
+        echoes: Any = block.obs if isinstance(block, Slot) else block
         state = calibrator.init(echoes, generator("follow")) if state is None else state
         state = calibrator.step(state, echoes)
         yield state, calibrator.read(state, echoes)

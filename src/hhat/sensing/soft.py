@@ -33,8 +33,8 @@ class SoftEm(Calibrator):
 
     L(u, R): the map under the last k; g: the assumed SNR. The posterior is taken around the map's largest value: at 13
     angles within the sector, along the range as the Gaussian of the Cramer-Rao bound. Then g and p by the moments of
-    what stands out (given ones stay), and the common shift as in `eigenvector`.
-    snr, presence: assumed; None: the echoes' own SNR and 0.5 at first, then estimated
+    what stands out, unless given, and the common shift as in `eigenvector`.
+    snr, presence: assumed; None: estimated from the maps' largest values of the step before
     find_shift:    False: the shift comes from the sectors' edges alone, as EM has it, and takes hundreds of steps
     Source: isac calibration, B7.
     """

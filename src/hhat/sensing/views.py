@@ -74,7 +74,8 @@ def peaks(
         parts.append(replace(views, statistic=found.statistic[keep]))
     names = ("z", "weight", "statistic", "u", "low", "high")
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    energy = None if flat.energy is None else torch.cat([part.energy for part in parts])
+    energies = [part.energy for part in parts if part.energy is not None]
+    energy = torch.cat(energies) if len(energies) == len(parts) else None
     return Views(**joined, energy=energy, snapshots=len(flat.y))
 
 
@@ -92,7 +93,7 @@ def _none(echoes: Echoes) -> Views:
     """No view at all of these echoes."""
     empty = echoes.y.real.new_zeros(0)
     energy = None if echoes.energy is None else empty
-    return Views(echoes.y.new_zeros(0, echoes.num_rx_ant), *[empty] * 5, energy, 0)
+    return Views(echoes.y.new_zeros(0, echoes.num_rx_ant), empty, empty, empty, empty, empty, energy, 0)
 
 
 def recentred(
