@@ -23,9 +23,11 @@ _WHERE = {
     "load_state": "hhat.methods.state",
     "read": "hhat.io",
     "write": "hhat.io",
+    "calibrate": "hhat.sensing.calibrator",
+    "follow": "hhat.sensing.calibrator",
     "nmse_db": "hhat.bench.metrics",
 }
-_FACTORIES = ["impairment", "m_step", "method", "prior", "scenario"]
+_FACTORIES = ["calibrator", "impairment", "m_step", "method", "prior", "scenario"]
 
 
 def __getattr__(name: str) -> Any:
@@ -61,6 +63,11 @@ def scenario(name: str, **settings: Any) -> Any:
 def impairment(name: str, **settings: Any) -> Any:
     """A registered impairment with its settings."""
     return _build("impairments", name, settings)
+
+
+def calibrator(name: str, **settings: Any) -> Any:
+    """A registered calibrator with its settings, e.g. `calibrator("gradient", batch=512)`."""
+    return _build("calibrators", name, settings)
 
 
 def _build(kind: str, name: str, settings: dict[str, Any]) -> Any:

@@ -185,6 +185,11 @@ SCENARIOS = {
         "hhat.scenarios.cdl:Cdl", "3GPP CDL-A..E, single-polarised ULAs, 1,000+ channels/s", "TR 38.901 tables 7.7.1"
     ),
     "cdl-sionna": Entry("hhat.scenarios.cdl_sionna:CdlSionna", "3GPP CDL-A..E by Sionna's general model", "Sionna 2"),
+    "echoes": Entry(
+        "hhat.scenarios.echoes:EchoScene",
+        "OFDM echoes, antenna gains unknown, targets come and go in known sectors",
+        "Mateos-Ramos et al. 2025",
+    ),
     "ill-conditioned": Entry(
         "hhat.scenarios.ill_conditioned:IllConditioned",
         "sparse coefficients behind ill-conditioned, non-zero-mean, low-rank or correlated matrices",
@@ -330,6 +335,20 @@ EXPERIMENTS = {
         "Xu & Liu 2026",
     ),
 }
+CALIBRATORS = {
+    "eigenvector": Entry(
+        "hhat.sensing.eigenvector:Eigenvector", "dominant eigenvector of peaks, common shift of angles", "hhat"
+    ),
+    "gradient": Entry(
+        "hhat.sensing.gradient:Gradient", "losses (14), (15) by Adam, projected or not", "Mateos-Ramos et al. 2025"
+    ),
+    "soft-em": Entry(
+        "hhat.sensing.soft:SoftEm", "eigenvector over the posterior of presence and angle in each sector", "hhat"
+    ),
+    "streaming": Entry(
+        "hhat.sensing.streaming:Streaming", "block by block with forgetting: follows drift, resumes", "hhat"
+    ),
+}
 MODELS = {
     "wgan": Entry("hhat.train.wgan:WGAN", "generator of method wgan", "Balevi et al. 2021; Gulrajani et al. 2017"),
     "ldamp": Entry("hhat.train.dncnn:LDAMP", "denoiser of method ldamp, all noise levels", "Metzler et al. 2017"),
@@ -366,6 +385,7 @@ KINDS = {
     "operators": OPERATORS,
     "impairments": IMPAIRMENTS,
     "scenarios": SCENARIOS,
+    "calibrators": CALIBRATORS,
     "experiments": EXPERIMENTS,
     "models": MODELS,
     "formats": FORMATS,

@@ -190,10 +190,14 @@ class About:
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """One draw of a scenario or one capture: the truth (a named record with `h` first, or None) and what is seen."""
+    """One draw of a scenario or one capture: the truth (a named record with `h` first, or None) and what is seen.
+
+    obs: an `Observation`, or another record where y is not op(h) + noise: `hhat.sensing.Echoes` (its truth is an
+         `EchoTruth`, kappa first)
+    """
 
     truth: Any
-    obs: Observation
+    obs: Observation | Any
     about: About = field(default_factory=About)
 
 

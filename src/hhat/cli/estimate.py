@@ -51,6 +51,9 @@ def estimate(
     weights: Annotated[
         Path | None, typer.Option("--weights", help="For a learned method or prior: a file that `hhat train` wrote.")
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="Gains of the receiving antennas, from `hhat calibrate`.")
+    ] = None,
     settings: Settings = [],  # noqa: B006 - the parser takes its default from here and never changes it
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Write the capture with estimate/mean, var, status (.h5).")
@@ -75,7 +78,7 @@ def estimate(
 
     wanted = parse_score(score)
     given = _settings(pairs(settings)) | ({} if weights is None else {"weights": str(weights)})
-    task = Task(file, method, prior, given, seed, prepare(device, threads), max_bytes)
+    task = Task(file, method, prior, given, seed, prepare(device, threads), max_bytes, _gains(calibration))
     with io.opened(file, max_bytes) as contents:
         layout = layout_of(contents)
         repeated = "y_repeat" in contents.fields
@@ -90,6 +93,7 @@ def estimate(
     choice: Choice | None = None
     with _sink(out, file, max_bytes) as sink, _bar(total, f"estimating {file.name}") as advance:
         for number, slot in enumerate(io.batches(file, size, max_bytes=max_bytes)):
+            slot = task.calibrated(slot)
             choice = choice or task.choice(slot)
             found = task.solve(choice, slot.obs, tally, number)
             if number == 0:
@@ -109,6 +113,8 @@ def estimate(
     document |= {"rows": rows, "seconds_per_estimate": tally.seconds / tally.items, "status": tally.status}
     if score_status is not None:
         document["score_status"] = score_status
+    if calibration is not None:
+        document["calibration"] = str(calibration)
     if out is not None:
         document["out"] = str(out)
     if as_json:
@@ -131,6 +137,18 @@ def _settings(settings: dict[str, str]) -> dict[str, Any]:
     return found
 
 
+def _gains(path: Path | None) -> Any:
+    """What `hhat calibrate` wrote; one that did not end well is used, and complained about."""
+    if path is None:
+        return None
+    from hhat.sensing.calibration import load_calibration
+
+    found = load_calibration(path)
+    if found.status.name != "OK":
+        complain(f"{path}: {found.status.name}: {found.status.text}")
+    return found
+
+
 def _noise(found: "Estimate", slot: "Slot") -> str:
     from hhat.io.assemble import ESTIMATED
 
@@ -144,6 +162,7 @@ def _show(document: dict[str, Any]) -> None:
     pairs += [("why", document["why"]), ("noise_var", document["noise_var"])]
     pairs.append(("status", ", ".join(f"{count} {name}" for name, count in document["status"].items())))
     pairs.append(("time", f"{duration(document['seconds_per_estimate'])} per estimate"))
+    pairs += [("calibration", document["calibration"])] if "calibration" in document else []
     pairs += [("wrote", document["out"])] if "out" in document else []
     print_pairs(pairs)
     rows = document["rows"]

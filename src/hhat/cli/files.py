@@ -35,6 +35,7 @@ def simulate(
 ) -> None:
     """Draw truth and observations of a scenario into a capture file. The draw is made on the CPU on any device."""
     from hhat import io, random, registry
+    from hhat.sensing.echoes import Echoes
     from hhat.settings import pairs, typed
 
     target = registry.load("scenarios", scenario)
@@ -49,21 +50,25 @@ def simulate(
         drawn = list(scene.slots(slots, gen, links=count or 1))
         io.write_slots(out, drawn)
         slot, shape = drawn[0], (slots, *drawn[0].obs.y.shape)
+    if isinstance(slot.obs, Echoes):
+        channel_shape, channel_axes = [slot.obs.num_rx_ant, slot.obs.num_subcarriers], ["rx_ant", "subcarrier"]
+    else:
+        channel_shape, channel_axes = list(slot.obs.op.in_shape), list(slot.obs.axes or ())
     found = {
         "file": str(out),
         "scenario": scenario,
         "seed": seed,
         "slots": slots,
         "y_shape": list(shape),
-        "channel_shape": list(slot.obs.op.in_shape),
-        "channel_axes": list(slot.obs.axes or ()),
+        "channel_shape": channel_shape,
+        "channel_axes": channel_axes,
         "snr_definition": slot.about.snr_definition,
         "source": slot.about.source,
     }
     if as_json:
         print_json(found)
         return
-    sizes = " x ".join(f"{name} {size}" for name, size in zip(slot.obs.axes or (), slot.obs.op.in_shape, strict=False))
+    sizes = " x ".join(f"{name} {size}" for name, size in zip(channel_axes, channel_shape, strict=False))
     print_pairs(
         [
             ("wrote", str(out)),

@@ -75,6 +75,7 @@ def _holdout_rows(task: Task, choice: "Choice", batch: tuple[str, ...]) -> tuple
     tally = Tally()
     pair = io.repeats(task.file, max_bytes=task.max_bytes)
     assert pair is not None
+    pair = task.calibrated(pair[0]), task.calibrated(pair[1])
     found = holdout(pair, lambda obs: task.solve(choice, obs, tally, "holdout"))
     values = [_by_user([10 ** (part / 10)], batch, whole=False) for part in found]
     rows = [
@@ -94,6 +95,7 @@ def _renoise_rows(
     tally, ratios = Tally(), []
     for number, slot in enumerate(io.batches(task.file, max(1, size // DRAWS), max_bytes=task.max_bytes)):
         gen = generator("renoise", task.seed, number)
+        slot = task.calibrated(slot)
         db = renoise(slot, snr_db, gen, lambda obs, n=number: task.solve(choice, obs, tally, "renoise", n), DRAWS)
         ratios.append(10 ** (db / 10))
     rows = [

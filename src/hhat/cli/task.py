@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hhat.methods.auto import Choice
+    from hhat.sensing.calibration import Calibration
     from hhat.types import Estimate, Observation, Slot
 
 
@@ -40,10 +41,30 @@ class Task:
     seed: int
     device: Any
     max_bytes: float
+    calibration: "Calibration | None" = None
+    """Gains and phases of the antennas: y = A diag(kappa) h"""
+
+    def calibrated(self, slot: "Slot") -> "Slot":
+        """The slot with the antennas' gains in its operator, so that the channel is the one before them."""
+        from dataclasses import replace
+
+        from hhat.types import Observation
+
+        if self.calibration is None or not isinstance(slot.obs, Observation):
+            return slot
+        obs: Any = slot.obs
+        try:
+            op = obs.op @ self.calibration.op(tuple(obs.op.in_shape)).like(obs.y)
+        except ValueError as wrong:
+            raise ValueError(f"--calibration: {wrong}") from None
+        return replace(slot, obs=Observation(obs.y, op, obs.noise_var, obs.axes))
 
     def choice(self, slot: "Slot") -> "Choice":
         from hhat.methods.defaults import choice_for
+        from hhat.types import Observation
 
+        if not isinstance(slot.obs, Observation):
+            raise ValueError(f"{self.file}: holds echoes, expected pilots; `hhat calibrate` takes echoes")
         return choice_for(self.method, slot.obs, slot.about, self.prior, self.settings)
 
     def solve(self, choice: "Choice", obs: "Observation", tally: Tally, *labels: str | int) -> "Estimate":

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hhat.io import factors
+from hhat.io import echo, factors
 from hhat.io.fields import Contents
 from hhat.io.layout import Layout, aligned, layout_of, rows_of, tensor_of
 from hhat.io.operators import rebuild
@@ -50,6 +50,8 @@ def complex_dtype(dtype: np.dtype) -> torch.dtype:
 
 
 def _both(contents: Contents, start: int, count: int | None) -> tuple[Slot, Slot | None]:
+    if echo.holds_echoes(contents):
+        return echo.slot_of(contents, start, count), None
     layout = layout_of(contents)
     root = parse_root(contents.path, contents.root, loose=contents.format != "hhat.capture/1")
     rows = rows_of(contents, layout, start, count)

@@ -12,7 +12,10 @@ from hhat.io.errors import InputError, PathType
 EVENT_AXES = ("rx_ant", "tx_ant", "beam", "pilot", "subcarrier")
 """Axis names with a meaning; any other leading axis (batch, user, packet, slot, ...) counts snapshots."""
 
-ARRAYS = ("y", "y_repeat", "noise_var", "pilots", "combiner", "selection")
+ECHO_ARRAYS = ("u_limits", "range_limits_m", "symbols", "delay_basis", "energy")
+"""Datasets of echoes only."""
+
+ARRAYS = ("y", "y_repeat", "noise_var", "pilots", "combiner", "selection", *ECHO_ARRAYS)
 """Datasets of a capture, besides truth/* and operator/*."""
 
 MAX_BYTES = 8e9

@@ -11,6 +11,7 @@ from hhat.io.fields import MAX_BYTES, Contents
 from hhat.io.operators import words
 from hhat.io.root import UNITS, Root, has_unit, parse_root
 from hhat.ops import LinearOp
+from hhat.sensing.echoes import Echoes
 from hhat.types import Slot
 
 CHECKED_BYTES = 500e6
@@ -93,6 +94,8 @@ def _checked(contents: Contents, layout: Layout) -> dict[str, Any]:
 
 def _of_slot(slot: Slot) -> dict[str, Any]:
     obs = slot.obs
+    if isinstance(obs, Echoes):
+        return _of_echoes(obs)
     assert isinstance(obs.op, LinearOp)
     found: dict[str, Any] = {
         "channel_axes": dict(zip(obs.axes, obs.op.in_shape, strict=True)) if obs.axes else list(obs.op.in_shape),
@@ -103,4 +106,21 @@ def _of_slot(slot: Slot) -> dict[str, Any]:
         found["mean_noise_var"] = float(obs.noise_var.mean())
     if ESTIMATED in slot.about.snr_definition:
         found["noise_var"] = f"not given: {ESTIMATED.removeprefix('noise_var ')}"
+    return found
+
+
+def _of_echoes(echoes: Echoes) -> dict[str, Any]:
+    held = "delay-compressed" if echoes.symbols is None else "per subcarrier, with symbols"
+    limits = echoes.u_limits.min().item(), echoes.u_limits.max().item()
+    found: dict[str, Any] = {
+        "channel_axes": {"rx_ant": echoes.num_rx_ant, "subcarrier": echoes.num_subcarriers},
+        "operator": f"echoes of targets in known sectors, {held}, {'spherical' if echoes.spherical else 'plane'} waves",
+        "mean_power": float(echoes.y.abs().square().mean()),
+        "sectors": {
+            "sin_angle": list(limits),
+            "range_m": [float(echoes.range_limits_m.min()), float(echoes.range_limits_m.max())],
+        },
+    }
+    if echoes.noise_var is not None:
+        found["mean_noise_var"] = echoes.noise_var
     return found

@@ -45,6 +45,8 @@ def layout_of(contents: Contents) -> Layout:
 def _default_axes(contents: Contents) -> tuple[str, ...]:
     """What y's axes must be, from the number of axes of the pilots: 1 per subcarrier, else (tx_ant pilot)."""
     pilots, y = contents.fields.get("pilots"), contents.fields["y"]
+    if "u_limits" in contents.fields and len(y.shape) in (2, 3):  # echoes
+        return ("batch", "rx_ant", "column" if "delay_basis" in contents.fields else "subcarrier")[-len(y.shape) :]
     if pilots is None or "operator" in contents.groups:
         raise contents.wrong('no axes given; expected for instance "batch rx_ant subcarrier"', "y")
     per_tone = pilots.axes[-1] == "subcarrier" if pilots.axes else len(pilots.shape) == 1

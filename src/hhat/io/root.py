@@ -26,6 +26,7 @@ class Root(BaseModel):
     source: str = "not stated"
     created: str = "not stated"
     subcarriers: list[int] | None = None
+    wavefront: Literal["plane", "spherical"] = "plane"
     geometry: dict[str, list[list[float]]] = Field(default_factory=dict)
     constants: dict[str, float] = Field(default_factory=dict)
 

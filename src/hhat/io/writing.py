@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hhat.io import echo
 from hhat.io.errors import PathType
 from hhat.io.factors import named_factors
 from hhat.io.fields import EVENT_AXES
@@ -17,6 +18,7 @@ from hhat.io.operators import Arrays, Groups, flatten
 from hhat.io.root import raw_root
 from hhat.io.whole import attributes, whole
 from hhat.ops import LinearOp
+from hhat.sensing.echoes import Echoes
 from hhat.types import Slot
 
 Stored = dict[str, tuple[np.ndarray, tuple[str, ...]]]
@@ -53,6 +55,10 @@ def write_slots(path: PathType, slots: Sequence[Slot]) -> None:
 
 def _arrays(slot: Slot, repeat: Tensor | None) -> tuple[Arrays, Groups]:
     obs = slot.obs
+    if isinstance(obs, Echoes):
+        if repeat is not None:
+            raise ValueError("repeat: echoes are received once")
+        return echo.arrays_of(obs, slot.truth), {}
     if not isinstance(obs.op, LinearOp):
         raise ValueError(f"op: expected a hhat.ops.LinearOp, got {type(obs.op).__name__}")
     count = len(obs.batch_shape)
@@ -103,7 +109,8 @@ def _numpy(value: Tensor) -> np.ndarray:
 
 
 def _write(path: PathType, slot: Slot, arrays: Stored, groups: Groups) -> None:
-    root = raw_root(slot.about, datetime.now(UTC).isoformat(timespec="seconds"))
+    about, more = echo.about_of(slot.obs, slot.about) if isinstance(slot.obs, Echoes) else (slot.about, {})
+    root = raw_root(about, datetime.now(UTC).isoformat(timespec="seconds")) | more
     # large attributes (positions of thousands of elements) need the newer attribute storage
     with whole(path) as scratch, h5py.File(scratch, "w", libver=("v108", "latest")) as file:
         _fill(file, root, slot, arrays, groups)

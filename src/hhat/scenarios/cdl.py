@@ -11,6 +11,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from hhat.ops import Dense, Identity, Kron
+from hhat.ops.waves import line_waves as _steering
 from hhat.scenarios import cdl_law
 from hhat.scenarios.cdl_tables import PROFILES
 from hhat.scenarios.parts import (
@@ -193,15 +194,3 @@ class Cdl:
         left, right = self.steering(rx_cosine, tx_cosine)
         gain = torch.polar(self._amplitudes.expand(n, -1), phase)
         return CdlChannel((left * gain[..., None]).mT @ right, rx_cosine, tx_cosine)
-
-
-def _steering(u: Float[Tensor, "n paths"], num_ant: int) -> Complex[Tensor, "n paths ant"]:
-    """exp(j pi a u), a = 0..num_ant-1, as a coarse comb times a fine one: 2 sqrt(num_ant) sines, not num_ant."""
-    comb = math.isqrt(num_ant - 1) + 1
-    fine, coarse = math.pi * torch.arange(comb), math.pi * torch.arange(0, num_ant, comb)
-
-    def rotation(angle: Tensor) -> Tensor:
-        return torch.complex(angle.cos(), angle.sin())
-
-    product = rotation(u[..., None] * coarse)[..., :, None] * rotation(u[..., None] * fine)[..., None, :]
-    return product.flatten(-2)[..., :num_ant]

@@ -95,7 +95,7 @@ class CaptureData:
     law: Callable[[], Tensor] | None = None
 
     def __post_init__(self):
-        if self.slot.truth is None:
+        if not hasattr(self.slot.truth, "h"):
             raise ValueError(f"{self.name}: truth/h: missing; training needs known channels, but for `covariance`")
         count = self._channels().shape[0]
         if count < HELD_OUT:
