@@ -15,6 +15,7 @@ from hhat.sensing import (
     closed_form_threshold,
     detect,
     detection_probability,
+    detector,
     empirical_threshold,
     gospa,
     integrated,
@@ -200,6 +201,8 @@ def test_pursuit_finds_planted_targets():
     assert not bool(detect(obs).detected[:, 1:].any())
     with pytest.raises(ValueError, match="max_targets: expected at least 1"):
         detect(obs, max_targets=0)
+    with pytest.raises(ValueError, match="kappa: expected shape"):
+        detect(obs, kappa[:3])
 
 
 def test_pursuit_of_neighbours_refines_them_together():
@@ -218,7 +221,7 @@ def test_pursuit_of_neighbours_refines_them_together():
 def test_joint_gains_are_least_squares():
     u, range_m = torch.tensor([[0.1, 0.2, -0.4]]).expand(3, 3), torch.tensor([[20.0, 21.0, 30.0]]).expand(3, 3)
     obs, kappa = planted(u, range_m, complex_normal((3, 3), generator("joint")), snr_db=15.0)
-    from hhat.sensing.detector import _Pursuit
+    from hhat.sensing.pursuit import Pursuit
 
     atoms = (kappa * steering(obs, u))[..., None] * delay_response(obs, range_m)[..., None, :]
     m = atoms.flatten(2).mT.to(torch.complex128)
@@ -226,9 +229,9 @@ def test_joint_gains_are_least_squares():
     for ridge in (1e-5, 0.1):
         system = m.mH @ m + torch.diag_embed(ridge * energy).to(m.dtype)
         wanted = torch.linalg.solve(system, m.mH @ matched(obs).flatten(1)[..., None].to(m.dtype))[..., 0]
-        found = _Pursuit(obs, kappa[None], (3, 2), 3).fit(u, range_m, torch.ones(3, 3, dtype=torch.bool), ridge)
+        found = Pursuit(obs, kappa[None], (3, 2), 3).fit(u, range_m, torch.ones(3, 3, dtype=torch.bool), ridge)
         torch.testing.assert_close(found, wanted.to(found.dtype), rtol=1e-3, atol=1e-4)
-    some = _Pursuit(obs, kappa[None], (3, 2), 3).fit(u, range_m, torch.tensor([[True, False, True]] * 3))
+    some = Pursuit(obs, kappa[None], (3, 2), 3).fit(u, range_m, torch.tensor([[True, False, True]] * 3))
     assert bool((some[:, 1] == 0).all()) and bool((some[:, 0] != 0).all())
 
 
@@ -246,17 +249,25 @@ def test_what_is_not_finite_is_marked():
     assert not bool(nothing.detected.any()) and bool((nothing.status == int(Status.NONFINITE)).all())
 
 
-def test_batches_equal_their_items():
+def test_batches_equal_their_items(monkeypatch):
     scene = EchoScene(**SMALL, max_targets=2, snr_db=20.0)
     slot = scene.draw(6, generator("batch"))
     whole = detect(slot.obs, slot.truth.kappa, max_targets=2)
-    parts = [detect(slot.obs.rows(slice(i, i + 1)), slot.truth.kappa, max_targets=2) for i in range(6)]
+    parts = [detect(slot.obs.rows(slice(i, i + 3)), slot.truth.kappa, max_targets=2) for i in (0, 3)]
     deep = replace(
         slot.obs, y=slot.obs.y.unflatten(0, (3, 2)), u_limits=slot.obs.u_limits.unflatten(0, (3, 2)), energy=None
     )
     deep = detect(deep, slot.truth.kappa, max_targets=2)
-    for name in ("detected", "u", "range_m", "statistic", "threshold"):
+    one = replace(slot.obs.rows(slice(0, 1)), y=slot.obs.y[0], u_limits=slot.obs.u_limits[0], energy=slot.obs.energy[0])
+    alone = detect(one, slot.truth.kappa, max_targets=2)
+    assert alone.u.shape == (2,) and alone.status.shape == () and torch.equal(alone.detected, whole.detected[0])
+    assert angle_delay_map(one, None, torch.tensor([0.1, 0.2]), torch.tensor([20.0])).shape == (2, 1)
+    assert integrated(one, size=(5, 5)).shape == ()
+    monkeypatch.setattr(detector, "SNAPSHOTS", 4)
+    in_parts = detect(slot.obs, slot.truth.kappa.expand(6, -1), max_targets=2)
+    for name in ("detected", "u", "range_m", "statistic", "threshold", "gain", "status"):
         value = getattr(whole, name)
+        torch.testing.assert_close(value, getattr(in_parts, name), rtol=1e-4, atol=1e-4)
         joined = torch.cat([getattr(part, name) for part in parts])
         torch.testing.assert_close(value, joined, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(value, getattr(deep, name).flatten(0, 1), rtol=1e-4, atol=1e-4)
