@@ -33,16 +33,16 @@ SMALL = {"num_rx_ant": 16, "num_subcarriers": 64, "subcarrier_spacing_hz": 960e3
 
 
 def test_false_alarms_follow_the_closed_form():
-    obs = EchoScene(**SMALL, presence=0.0).draw(3000, generator("empty")).obs
+    obs = EchoScene(**SMALL, presence=0.0).draw(2000, generator("empty")).obs
     statistic = search(obs, refine_steps=3, coarse=(2, 2)).statistic
     for eta in (6.0, 8.0, 10.0):
         formula, measured = float(false_alarm(obs, eta).mean()), float((statistic >= eta).float().mean())
-        assert measured == pytest.approx(formula, rel=0.06, abs=3 * math.sqrt(formula / 3000))
+        assert measured == pytest.approx(formula, rel=0.06, abs=3 * math.sqrt(formula / 2000))
     found = detect(obs, false_alarm=0.05)
-    assert float(found.detected.float().mean()) == pytest.approx(0.05, abs=0.014)
+    assert float(found.detected.float().mean()) == pytest.approx(0.05, abs=0.017)
     # one cell that is only looked at: Exp(1)
     point = replace(obs, u_limits=torch.zeros(2), range_limits_m=torch.tensor([20.0, 20.0]))
-    torch.testing.assert_close(false_alarm(point, 3.0), torch.full((3000,), 1 - math.exp(-math.exp(-3.0))).double())
+    torch.testing.assert_close(false_alarm(point, 3.0), torch.full((2000,), 1 - math.exp(-math.exp(-3.0))).double())
 
 
 def test_excursions_are_those_of_the_published_formula():
@@ -168,14 +168,14 @@ def test_integrated_test_is_a_likelihood_ratio():
 
 
 def test_integrated_test_is_not_below_the_maximum_test():
-    slot = EchoScene().draw(1500, generator("compare"))
-    empty = EchoScene(presence=0.0).draw(1500, generator("compare empty")).obs
+    slot = EchoScene().draw(800, generator("compare"))
+    empty = EchoScene(presence=0.0).draw(800, generator("compare empty")).obs
     there, kappa = slot.truth.present[:, 0], slot.truth.kappa
     rates = []
     for statistic in (lambda obs: integrated(obs, kappa, size=(50, 50)), lambda obs: search(obs, kappa).statistic):
         eta = empirical_threshold(statistic(empty), 0.1)
         rates.append(float((statistic(slot.obs)[there] >= eta).float().mean()))
-    assert rates[0] > rates[1] - 0.004
+    assert rates[0] > rates[1] - 0.01
 
 
 def planted(u, range_m, gain, snr_db=90.0):
@@ -279,7 +279,7 @@ def test_snr_from_unlabelled_maxima():
     noise = 5 + 2 * torch.rand(30000, generator=gen)
     found, error = snr_of(torch.cat([strong, noise]))
     assert found == pytest.approx(10**1.5, abs=4 * error) and error < 0.5
-    slot = EchoScene().draw(3000, generator("snr"))
+    slot = EchoScene().draw(1500, generator("snr"))
     found, error = snr_of(search(slot.obs, slot.truth.kappa, refine_steps=3).statistic)
     assert found == pytest.approx(10**1.5, abs=4 * error)
     assert math.isnan(snr_of(torch.ones(4))[0]) and math.isinf(snr_of(torch.ones(4))[1])
