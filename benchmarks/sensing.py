@@ -4,7 +4,8 @@
 
 Per kappa seed 1, 2, ...: `snapshots` fresh snapshots (half of them empty), the same for every row. Thresholds: each
 row's own from its empty snapshots, pooled over kappas (`empirical_threshold`), beside those of the closed form. Errors:
-root mean squares over the detected targets of all kappas. Intervals at 95 %: of P_d binomial; of RMSE from the spread over snapshots.
+root mean squares over the detected targets of all kappas. Intervals at 95 %: of P_d binomial; of RMSE from the spread
+over snapshots.
 """
 
 import argparse

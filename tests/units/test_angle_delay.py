@@ -143,7 +143,7 @@ def test_search_of_all_cells_is_the_maximum_of_the_map():
 
 
 def test_coarse_search_misses_only_near_ties():
-    slot = EchoScene().draw(600, generator("coarse"))
+    slot = EchoScene().draw(400, generator("coarse"))
     kappa, obs, there = slot.truth.kappa, slot.obs, slot.truth.present[:, 0]
     exact, coarse = (search(obs, kappa, coarse=step) for step in ((1, 1), (3, 2)))
     same = (coarse.u == exact.u) & (coarse.range_m == exact.range_m)
@@ -240,16 +240,16 @@ def test_invariances():
 
 
 def test_refined_errors_meet_the_bound():
-    slot = EchoScene(snr_db=20.0, presence=1.0).draw(1500, generator("bound"))
+    slot = EchoScene(snr_db=20.0, presence=1.0).draw(900, generator("bound"))
     truth, found = slot.truth, search(slot.obs, slot.truth.kappa, refine_steps=3)
     var_u, var_r = resolution(slot.obs, found.statistic - 1)
     low, high = slot.obs.u_limits.unbind(-1)
     clear = (found.u > low) & (found.u < high) & (found.range_m > 10) & (found.range_m < 43.75)
     strong = (found.statistic > 40) & clear
-    assert int(strong.sum()) > 800
+    assert int(strong.sum()) > 450
     for error, var in ((found.u - truth.u[:, 0], var_u), (found.range_m - truth.range_m[:, 0], var_r)):
         ratio = float((error.square() / var)[strong].mean().sqrt())
-        assert 0.92 < ratio < 1.12  # spec, O9: 1.02 and 1.04
+        assert 0.9 < ratio < 1.14  # spec, O9: 1.02 and 1.04
 
 
 def test_plane_waves_near_by_are_biased():

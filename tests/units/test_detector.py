@@ -15,6 +15,7 @@ from hhat.sensing import (
     closed_form_threshold,
     detect,
     detection_probability,
+    detector,
     empirical_threshold,
     gospa,
     integrated,
@@ -32,16 +33,16 @@ SMALL = {"num_rx_ant": 16, "num_subcarriers": 64, "subcarrier_spacing_hz": 960e3
 
 
 def test_false_alarms_follow_the_closed_form():
-    obs = EchoScene(**SMALL, presence=0.0).draw(3000, generator("empty")).obs
+    obs = EchoScene(**SMALL, presence=0.0).draw(2000, generator("empty")).obs
     statistic = search(obs, refine_steps=3, coarse=(2, 2)).statistic
     for eta in (6.0, 8.0, 10.0):
         formula, measured = float(false_alarm(obs, eta).mean()), float((statistic >= eta).float().mean())
-        assert measured == pytest.approx(formula, rel=0.06, abs=3 * math.sqrt(formula / 3000))
+        assert measured == pytest.approx(formula, rel=0.06, abs=3 * math.sqrt(formula / 2000))
     found = detect(obs, false_alarm=0.05)
-    assert float(found.detected.float().mean()) == pytest.approx(0.05, abs=0.014)
+    assert float(found.detected.float().mean()) == pytest.approx(0.05, abs=0.017)
     # one cell that is only looked at: Exp(1)
     point = replace(obs, u_limits=torch.zeros(2), range_limits_m=torch.tensor([20.0, 20.0]))
-    torch.testing.assert_close(false_alarm(point, 3.0), torch.full((3000,), 1 - math.exp(-math.exp(-3.0))).double())
+    torch.testing.assert_close(false_alarm(point, 3.0), torch.full((2000,), 1 - math.exp(-math.exp(-3.0))).double())
 
 
 def test_excursions_are_those_of_the_published_formula():
@@ -167,14 +168,14 @@ def test_integrated_test_is_a_likelihood_ratio():
 
 
 def test_integrated_test_is_not_below_the_maximum_test():
-    slot = EchoScene().draw(1500, generator("compare"))
-    empty = EchoScene(presence=0.0).draw(1500, generator("compare empty")).obs
+    slot = EchoScene().draw(800, generator("compare"))
+    empty = EchoScene(presence=0.0).draw(800, generator("compare empty")).obs
     there, kappa = slot.truth.present[:, 0], slot.truth.kappa
     rates = []
     for statistic in (lambda obs: integrated(obs, kappa, size=(50, 50)), lambda obs: search(obs, kappa).statistic):
         eta = empirical_threshold(statistic(empty), 0.1)
         rates.append(float((statistic(slot.obs)[there] >= eta).float().mean()))
-    assert rates[0] > rates[1] - 0.004
+    assert rates[0] > rates[1] - 0.01
 
 
 def planted(u, range_m, gain, snr_db=90.0):
@@ -200,6 +201,8 @@ def test_pursuit_finds_planted_targets():
     assert not bool(detect(obs).detected[:, 1:].any())
     with pytest.raises(ValueError, match="max_targets: expected at least 1"):
         detect(obs, max_targets=0)
+    with pytest.raises(ValueError, match="kappa: expected shape"):
+        detect(obs, kappa[:3])
 
 
 def test_pursuit_of_neighbours_refines_them_together():
@@ -218,7 +221,7 @@ def test_pursuit_of_neighbours_refines_them_together():
 def test_joint_gains_are_least_squares():
     u, range_m = torch.tensor([[0.1, 0.2, -0.4]]).expand(3, 3), torch.tensor([[20.0, 21.0, 30.0]]).expand(3, 3)
     obs, kappa = planted(u, range_m, complex_normal((3, 3), generator("joint")), snr_db=15.0)
-    from hhat.sensing.detector import _Pursuit
+    from hhat.sensing.pursuit import Pursuit
 
     atoms = (kappa * steering(obs, u))[..., None] * delay_response(obs, range_m)[..., None, :]
     m = atoms.flatten(2).mT.to(torch.complex128)
@@ -226,9 +229,9 @@ def test_joint_gains_are_least_squares():
     for ridge in (1e-5, 0.1):
         system = m.mH @ m + torch.diag_embed(ridge * energy).to(m.dtype)
         wanted = torch.linalg.solve(system, m.mH @ matched(obs).flatten(1)[..., None].to(m.dtype))[..., 0]
-        found = _Pursuit(obs, kappa[None], (3, 2), 3).fit(u, range_m, torch.ones(3, 3, dtype=torch.bool), ridge)
+        found = Pursuit(obs, kappa[None], (3, 2), 3).fit(u, range_m, torch.ones(3, 3, dtype=torch.bool), ridge)
         torch.testing.assert_close(found, wanted.to(found.dtype), rtol=1e-3, atol=1e-4)
-    some = _Pursuit(obs, kappa[None], (3, 2), 3).fit(u, range_m, torch.tensor([[True, False, True]] * 3))
+    some = Pursuit(obs, kappa[None], (3, 2), 3).fit(u, range_m, torch.tensor([[True, False, True]] * 3))
     assert bool((some[:, 1] == 0).all()) and bool((some[:, 0] != 0).all())
 
 
@@ -246,17 +249,25 @@ def test_what_is_not_finite_is_marked():
     assert not bool(nothing.detected.any()) and bool((nothing.status == int(Status.NONFINITE)).all())
 
 
-def test_batches_equal_their_items():
+def test_batches_equal_their_items(monkeypatch):
     scene = EchoScene(**SMALL, max_targets=2, snr_db=20.0)
     slot = scene.draw(6, generator("batch"))
     whole = detect(slot.obs, slot.truth.kappa, max_targets=2)
-    parts = [detect(slot.obs.rows(slice(i, i + 1)), slot.truth.kappa, max_targets=2) for i in range(6)]
+    parts = [detect(slot.obs.rows(slice(i, i + 3)), slot.truth.kappa, max_targets=2) for i in (0, 3)]
     deep = replace(
         slot.obs, y=slot.obs.y.unflatten(0, (3, 2)), u_limits=slot.obs.u_limits.unflatten(0, (3, 2)), energy=None
     )
     deep = detect(deep, slot.truth.kappa, max_targets=2)
-    for name in ("detected", "u", "range_m", "statistic", "threshold"):
+    one = replace(slot.obs.rows(slice(0, 1)), y=slot.obs.y[0], u_limits=slot.obs.u_limits[0], energy=slot.obs.energy[0])
+    alone = detect(one, slot.truth.kappa, max_targets=2)
+    assert alone.u.shape == (2,) and alone.status.shape == () and torch.equal(alone.detected, whole.detected[0])
+    assert angle_delay_map(one, None, torch.tensor([0.1, 0.2]), torch.tensor([20.0])).shape == (2, 1)
+    assert integrated(one, size=(5, 5)).shape == ()
+    monkeypatch.setattr(detector, "SNAPSHOTS", 4)
+    in_parts = detect(slot.obs, slot.truth.kappa.expand(6, -1), max_targets=2)
+    for name in ("detected", "u", "range_m", "statistic", "threshold", "gain", "status"):
         value = getattr(whole, name)
+        torch.testing.assert_close(value, getattr(in_parts, name), rtol=1e-4, atol=1e-4)
         joined = torch.cat([getattr(part, name) for part in parts])
         torch.testing.assert_close(value, joined, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(value, getattr(deep, name).flatten(0, 1), rtol=1e-4, atol=1e-4)
@@ -268,7 +279,7 @@ def test_snr_from_unlabelled_maxima():
     noise = 5 + 2 * torch.rand(30000, generator=gen)
     found, error = snr_of(torch.cat([strong, noise]))
     assert found == pytest.approx(10**1.5, abs=4 * error) and error < 0.5
-    slot = EchoScene().draw(3000, generator("snr"))
+    slot = EchoScene().draw(1500, generator("snr"))
     found, error = snr_of(search(slot.obs, slot.truth.kappa, refine_steps=3).statistic)
     assert found == pytest.approx(10**1.5, abs=4 * error)
     assert math.isnan(snr_of(torch.ones(4))[0]) and math.isinf(snr_of(torch.ones(4))[1])

@@ -23,6 +23,8 @@ MAP_VALUES = 1 << 20
 """Values of maps that are formed at a time (8 MB before their modulus is taken)."""
 CURVATURE = 0.1
 """Largest error of a spherical wave's phase, radians, in the coarse search, which shares waves over ranges."""
+REFINED = 256
+"""Values that refining a snapshot counts for in MAP_VALUES."""
 SHRINK = 3.0
 """By which the spacing of `refine` falls from step to step."""
 
@@ -48,8 +50,8 @@ def angle_delay_map(
     kappa (rx_ant) or (*batch, rx_ant), any norm; None: ones. ValueError where shapes do not fit.
     """
     batch, flat = echoes.batch_shape, echoes.flat()
-    gains = _gains(echoes, kappa)
-    places = [value.to(echoes.y.real).expand(*batch, value.shape[-1]).flatten(0, -2) for value in (u, range_m)]
+    gains = gains_of(echoes, kappa)
+    places = [v.to(echoes.y.real).expand(*batch, v.shape[-1]).reshape(-1, v.shape[-1]) for v in (u, range_m)]
     shared = range_m if range_m.ndim == 1 and echoes.range_limits_m.ndim == 1 else None
     found = _map(flat, matched(flat), gains, places[0], places[1] if shared is None else shared, 0.0)
     return (found / _noise_only(flat, gains)[:, None, None]).reshape(*batch, u.shape[-1], range_m.shape[-1])
@@ -75,7 +77,7 @@ def search(
     """
     if min(size) < 2 or min(coarse) < 1:
         raise ValueError(f"search: expected size >= 2 and coarse >= 1, got {size} and {coarse}")
-    flat, gains = replace(echoes.flat(), noise_var=noise_level(echoes)), _gains(echoes, kappa)
+    flat, gains = replace(echoes.flat(), noise_var=noise_level(echoes)), gains_of(echoes, kappa)
     limits = sector(flat, margin_u)
     ends = limits[0].asin()
     shift = torch.linspace(0, 1, size[0], dtype=ends.dtype, device=ends.device)
@@ -123,12 +125,17 @@ def refine(
               `found` comes from; it is divided by 3 from step to step
     margin_u: by how much u may leave the sector. The result is never below the value at `found`.
     """
-    flat, gains = echoes.flat(), _gains(echoes, kappa)
+    flat, gains = replace(echoes.flat(), noise_var=noise_level(echoes)), gains_of(echoes, kappa)
     scale = _noise_only(flat, gains)
     start = found.u.flatten(), found.range_m.flatten(), found.statistic.flatten() * scale
     width = [torch.as_tensor(s).to(flat.y.real).expand(echoes.batch_shape).flatten() for s in step]
     box = sector(flat, margin_u)
-    u, range_m, top = _climb(flat, matched(flat), gains, start, (width[0], width[1]), box, steps)
+    columns, parts = matched(flat), []
+    for rows in _chunks(len(flat.y), REFINED):
+        here = (start[0][rows], start[1][rows], start[2][rows]), (width[0][rows], width[1][rows])
+        limits, kappa_part = (box[0][rows], box[1][rows]), gains[rows] if len(gains) > 1 else gains
+        parts.append(torch.stack(_climb(flat.rows(rows), columns[rows], kappa_part, *here, limits, steps)))
+    u, range_m, top = torch.cat(parts, 1)
     return Found(*(value.reshape(echoes.batch_shape) for value in (u, range_m, top / scale)))
 
 
@@ -140,7 +147,7 @@ def sector(echoes: Echoes, margin_u: float | int = 0.0) -> tuple[Float[Tensor, "
     return u, echoes.range_limits_m.to(echoes.y.real).expand(shape)
 
 
-def _gains(echoes: Echoes, kappa: Tensor | None) -> Tensor:
+def gains_of(echoes: Echoes, kappa: Tensor | None) -> Tensor:
     """kappa as (1 or snapshots, rx_ant) in y's precision."""
     kappa = ones_like_gains(echoes) if kappa is None else kappa.to(echoes.y)
     num, batch = echoes.num_rx_ant, echoes.batch_shape

@@ -2,22 +2,20 @@
 target after the other with the found ones taken out; and the integrated, Neyman-Pearson, test."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Complex, Float, Int8
 from torch import Tensor
 
-from hhat.ops.linalg import squared
-from hhat.sensing.angle_delay import COARSE, Found, angle_delay_map, refine, search, sector
-from hhat.sensing.echoes import Echoes, aligned, delay_response, matched, noise_level, ones_like_gains, steering
+from hhat.sensing.angle_delay import COARSE, angle_delay_map, gains_of, sector
+from hhat.sensing.echoes import Echoes, noise_level
+from hhat.sensing.pursuit import SINGULAR, Pursuit
 from hhat.sensing.threshold import closed_form_threshold, resolution
 from hhat.types import Status
 
-ROUNDS = 2
-"""How often, after each new target, all found ones are refined in turn."""
-SINGULAR = 1e-5
-"""Least ridge, as a share of a target's energy: two targets at one place stay solvable in single precision."""
+SNAPSHOTS = 8192
+"""Snapshots worked on at a time."""
 MAP_SIZE = 1 << 22
 """Values of maps formed at a time by the integrated test."""
 
@@ -86,17 +84,33 @@ def detect(
     """
     if max_targets < 1:
         raise ValueError(f"detect: max_targets: expected at least 1, got {max_targets}")
-    batch, flat = echoes.batch_shape, echoes.flat()
+    batch, flat, gains = echoes.batch_shape, echoes.flat(), gains_of(echoes, kappa)
     finite = torch.isfinite(torch.view_as_real(flat.y)).flatten(1).all(-1)
     noise_var = noise_level(flat.rows(finite)) if bool(finite.any()) else 1.0
     flat = replace(flat, y=torch.where(finite[:, None, None], flat.y, 0), noise_var=noise_var)
     eta = closed_form_threshold(flat, false_alarm) if threshold is None else torch.as_tensor(threshold)
-    eta = eta.to(flat.y.real).expand(flat.y.shape[0] if threshold is None else batch).flatten()
-    gains = (ones_like_gains(echoes) if kappa is None else kappa.to(flat.y)).reshape(-1, echoes.num_rx_ant)
-    task, shape = _Pursuit(flat, gains, coarse, refine_steps), (len(flat.y), max_targets)
-    u, range_m, statistic = (flat.y.real.new_zeros(shape) for _ in range(3))
-    gain, detected = flat.y.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=flat.y.device)
-    rows = torch.arange(len(flat.y), device=flat.y.device)
+    eta = eta.to(flat.y.real).expand(flat.batch_shape if threshold is None else batch).flatten()
+    parts = []
+    for start in range(0, len(eta), SNAPSHOTS):
+        some = slice(start, start + SNAPSHOTS)
+        task = Pursuit(flat, gains, coarse, refine_steps).rows(torch.arange(len(eta), device=eta.device)[some])
+        parts.append(_pursue(task, eta[some], finite[some], max_targets))
+    detected, u, range_m, statistic, gain = (
+        torch.cat(values).reshape(*batch, max_targets) for values in zip(*parts, strict=True)
+    )
+    u_var, range_var = (
+        torch.where(detected, var, torch.inf) for var in resolution(echoes, (statistic - 1).clamp_min(0))
+    )
+    status = torch.where(finite, int(Status.OK), int(Status.NONFINITE)).to(torch.int8).reshape(batch)
+    return Detections(detected, u, range_m, statistic, gain, u_var, range_var, eta.reshape(batch), status)
+
+
+def _pursue(task: Pursuit, eta: Tensor, finite: Tensor, max_targets: int) -> tuple[Tensor, ...]:
+    """detected, u, range, statistic and gain, each (n, K)."""
+    shape, y = (len(eta), max_targets), task.echoes.y
+    u, range_m, statistic = (eta.new_zeros(shape) for _ in range(3))
+    gain, detected = y.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=y.device)
+    rows = torch.arange(len(eta), device=y.device)
     for k in range(max_targets):
         new = task.rows(rows).strongest(u[rows, :k], range_m[rows, :k], gain[rows, :k])
         u[rows, k], range_m[rows, k], statistic[rows, k] = new.u, new.range_m, new.statistic
@@ -108,18 +122,9 @@ def detect(
         held = u[rows, so_far], range_m[rows, so_far], statistic[rows, so_far]
         for store, value in zip((u, range_m, statistic, gain), task.rows(rows).settle(*held), strict=True):
             store[rows, so_far] = value
-    gain = task.fit(u, range_m, detected, SINGULAR if echoes.snr is None else max(1 / echoes.snr, SINGULAR))
-    u_var, range_var = (
-        torch.where(detected, var, torch.inf) for var in resolution(echoes, (statistic - 1).clamp_min(0))
-    )
-    status = torch.where(finite, int(Status.OK), int(Status.NONFINITE)).to(torch.int8)
-    found = Detections(detected, u, range_m, statistic, gain, u_var, range_var, eta[:, None], status[:, None])
-    shaped = {
-        f.name: getattr(found, f.name).unflatten(0, batch) if batch else getattr(found, f.name)[0]
-        for f in fields(found)
-    }
-    shaped |= {name: shaped[name][..., 0] for name in ("threshold", "status")}
-    return Detections(**shaped)
+    snr = task.echoes.snr
+    gain = task.fit(u, range_m, detected, SINGULAR if snr is None else max(1 / snr, SINGULAR))
+    return detected, u, range_m, statistic, gain
 
 
 def integrated(
@@ -140,7 +145,7 @@ def integrated(
     if snr is None:
         raise ValueError("integrated: expected an SNR, here or in the echoes")
     flat = replace(echoes.flat(), noise_var=noise_level(echoes))
-    gains = (ones_like_gains(echoes) if kappa is None else kappa.to(flat.y)).reshape(-1, echoes.num_rx_ant)
+    gains = gains_of(echoes, kappa)
     limits = sector(flat)
     ends = limits[0].asin(), limits[1]
     cells = [(torch.arange(n, device=flat.y.device).to(flat.y.real) + 0.5) / n for n in size]
@@ -154,81 +159,3 @@ def integrated(
         values = angle_delay_map(flat.rows(rows), part_gains, grid[0][rows].sin(), ranges)
         found.append((values * (snr / (1 + snr))).flatten(1).logsumexp(-1))
     return (torch.cat(found) - math.log(math.prod(size) * (1 + snr))).reshape(echoes.batch_shape)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pursuit:
-    """Snapshots under one batch axis with their gains (1 or n, rx_ant), and how they are searched."""
-
-    echoes: Echoes
-    gains: Tensor
-    coarse: tuple[int, int]
-    refine_steps: int
-
-    def rows(self, rows: Tensor) -> "_Pursuit":
-        return replace(
-            self, echoes=self.echoes.rows(rows), gains=self.gains[rows] if len(self.gains) > 1 else self.gains
-        )
-
-    @property
-    def kappa(self) -> Tensor:
-        return self.gains if len(self.gains) > 1 else self.gains[0]
-
-    def without(self, u: Tensor, range_m: Tensor, gain: Tensor) -> Echoes:
-        """The snapshots less targets (n, K)."""
-        if not u.shape[1]:
-            return self.echoes
-        waves = self.gains[:, None] * steering(self.echoes, u, range_m) * gain[..., None]
-        shape = delay_response(self.echoes, range_m)
-        signal = waves.mT @ shape
-        if self.echoes.symbols is not None:
-            signal = signal * self.echoes.symbols.reshape(-1, 1, signal.shape[-1])
-        return replace(self.echoes, y=self.echoes.y - signal)
-
-    def strongest(self, u: Tensor, range_m: Tensor, gain: Tensor) -> Found:
-        """The largest value of the map of what known targets leave."""
-        rest = self.without(u, range_m, gain)
-        return search(rest, self.kappa, coarse=self.coarse, refine_steps=self.refine_steps)
-
-    def settle(self, u: Tensor, range_m: Tensor, statistic: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Places refined in turn, each with the others taken out, and all gains fitted jointly."""
-        gain = self.fit(u, range_m)
-        count = u.shape[1]
-        if count == 1 or not self.refine_steps:
-            return u, range_m, statistic, gain
-        for _ in range(ROUNDS):
-            for k in range(count):
-                others = [other for other in range(count) if other != k]
-                rest = self.without(u[:, others], range_m[:, others], gain[:, others])
-                found = self._here(rest, u[:, k], range_m[:, k])
-                u[:, k], range_m[:, k], statistic[:, k] = refine(
-                    rest, self.kappa, found, self.spacing(), self.refine_steps
-                )
-                gain = self.fit(u, range_m)
-        return u, range_m, statistic, gain
-
-    def spacing(self) -> tuple[Tensor, Tensor]:
-        """About a tenth of a resolution cell, where refinement starts."""
-        u_var, range_var = resolution(self.echoes, torch.ones((), device=self.echoes.y.device))
-        return 0.25 * u_var.sqrt(), 0.25 * range_var.sqrt()
-
-    def _here(self, rest: Echoes, u: Tensor, range_m: Tensor) -> Found:
-        energy = squared(self.gains).sum(-1) * rest.symbol_energy.to(u) * noise_level(rest)
-        return Found(u, range_m, squared((self.gains.conj() * aligned(rest, u, range_m)).sum(-1)) / energy)
-
-    def fit(self, u: Tensor, range_m: Tensor, detected: Tensor | None = None, ridge: float | int = SINGULAR) -> Tensor:
-        """Gains (n, K) of targets at given places, jointly, with a ridge that is a share of their energy; 0 where not
-        detected."""
-        echoes = self.echoes
-        waves = self.gains[:, None] * steering(echoes, u, range_m)
-        if detected is not None:
-            waves = waves * detected[..., None]
-        shape = delay_response(echoes, range_m)
-        weighted = shape
-        if echoes.symbols is not None:
-            weighted = shape * squared(echoes.symbols).reshape(-1, 1, shape.shape[-1])
-        gram = (waves.conj() @ waves.mT) * (shape.conj() @ weighted.mT)
-        right = ((waves.conj() @ matched(echoes)) * shape.conj()).sum(-1)
-        energy = gram.diagonal(dim1=-2, dim2=-1).real
-        loaded = torch.where(energy > 0, ridge * energy, 1.0)
-        return torch.linalg.solve(gram + torch.diag_embed(loaded).to(gram.dtype), right[..., None])[..., 0]
