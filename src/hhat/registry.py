@@ -241,6 +241,15 @@ EXPERIMENTS = {
     "experts/fig5": Entry(
         "hhat.experiments.experts_fig5:EXPERIMENT", "one profile scarce in training (claims only)", "Jiang et al. 2026"
     ),
+    "experts/rotated": Entry(
+        "hhat.experiments.experts_rotated:EXPERIMENT", "CDL-A to CDL-D, arrays turned at random", "hhat"
+    ),
+    "experts/los-phase": Entry(
+        "hhat.experiments.experts_los_phase:EXPERIMENT", "CDL-D, random and constant phase of the specular path", "hhat"
+    ),
+    "experts/vertical": Entry(
+        "hhat.experiments.experts_vertical:EXPERIMENT", "CDL-A to CDL-D, vertical arrays", "hhat"
+    ),
     "experts/fig6": Entry(
         "hhat.experiments.experts_fig6:EXPERIMENT",
         "NMSE against the share of pilots on CDL-B, CDL-D",
@@ -250,7 +259,7 @@ EXPERIMENTS = {
         "hhat.experiments.experts_fig7a:EXPERIMENT", "training loss of the experts (claims only)", "Jiang et al. 2026"
     ),
     "experts/fig7b": Entry(
-        "hhat.experiments.experts_fig7b:EXPERIMENT", "NMSE against outer passes (claims only)", "Jiang et al. 2026"
+        "hhat.experiments.experts_fig7b:EXPERIMENT", "NMSE against outer passes", "Jiang et al. 2026"
     ),
     "experts/table2": Entry(
         "hhat.experiments.experts_table2:EXPERIMENT", "size, operations and time (claims only)", "Jiang et al. 2026"
