@@ -33,7 +33,7 @@ EXPERIMENT = Experiment(
         "full": Profile(points((-10.0, 0.0, 10.0, 20.0, 30.0), (0.6, 0.3)), blocks=25, block_size=experts.BLOCK),
     },
     note="With a constant phase the mean channel holds the specular path's 0.888 of the power, and is the same in "
-    "every channel: what was trained on such channels may know it by heart. lmmse-known-mean does; with a random phase it is "
-    "lmmse. Second moments do not see the difference: lmmse and the mixtures are those of experts/fig4, where the "
-    "other labels stand too. Networks: those of a constant phase where the package has them, else of a random one.",
+    "every channel: what was trained on such channels may know it by heart. lmmse-known-mean does; with a random phase "
+    "it is lmmse. Second moments do not see the difference: lmmse and the mixtures are those of experts/fig4, where "
+    "the other labels stand too. Networks: those of a constant phase where the package has them, else of a random one.",
 )

@@ -36,7 +36,7 @@ EXPERIMENT = Experiment(
         "full": Profile(points((-10.0, 0.0, 10.0, 20.0, 30.0), (0.6, 0.3)), blocks=25, block_size=experts.BLOCK),
     },
     note="The transmitter is turned by up to 60 degrees, the receiver by up to 180, anew for each channel. lmmse and "
-    "the covariance mixtures know the covariances of these laws, exactly or by so many channels; the networks are those of "
-    "turned arrays. There is none here for all profiles. lasso has the strength tuned for fixed arrays and 38 pilots. "
-    "For the other labels see experts/fig4.",
+    "the covariance mixtures know the covariances of these laws, exactly or by so many channels; the networks are "
+    "those of turned arrays. There is none here for all profiles. lasso has the strength tuned for fixed arrays and 38 "
+    "pilots. For the other labels see experts/fig4.",
 )
