@@ -32,6 +32,30 @@ def test_variance_ratio_is_error_over_reported_and_zero_without_a_variance():
     assert metrics.variance_ratio(estimate(math.inf), TRUTH) == 0
 
 
+def test_coverage_counts_entries_in_the_disc_of_their_own_variance():
+    # squared errors 0 and 1, 0 and 4; the disc of 90 % has log(10) = 2.3 variances
+    assert metrics.coverage(estimate(1.0), TRUTH, 0.9).tolist() == [1.0, 0.5]
+    assert metrics.coverage(estimate(0.4), TRUTH, 0.9).tolist() == [0.5, 0.5]
+    assert metrics.coverage(estimate(0.0), TRUTH, 0.9).tolist() == [0.5, 0.5]
+    assert metrics.coverage(estimate(math.inf), TRUTH, 0.9).tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="level"):
+        metrics.coverage(estimate(1.0), TRUTH, 1.0)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_coverage_of_honest_variances_is_the_level(level):
+    gen = generator("test", "honest")
+    var = 10 ** (4 * torch.rand(400, 3, 20, generator=gen) - 2)
+    mean = complex_normal((400, 3, 20), gen)
+    truth = mean + complex_normal((400, 3, 20), gen, var=var)
+    e = Estimate(Gaussian(mean, var), {}, torch.zeros(400, dtype=torch.int8))
+    found = metrics.mean_interval(metrics.coverage(e, truth, level))
+    assert found.n == 400 and abs(found.value - level) < 5 * math.sqrt(level * (1 - level) / 24000)
+    half = Estimate(Gaussian(mean, var / 4), {}, e.status)
+    too_sure = float(metrics.coverage(half, truth, level).mean())
+    assert abs(too_sure - (1 - (1 - level) ** 0.25)) < 0.02
+
+
 def test_channel_axes_come_from_the_status_or_are_said():
     h = complex_normal((3, 4, 5, 6), generator("test", "axes"))
     e = Estimate(Gaussian(0.9 * h, torch.ones(1)), {}, torch.zeros(3, dtype=torch.int8))

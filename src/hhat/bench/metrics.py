@@ -108,6 +108,23 @@ def variance_ratio(estimate: Estimate, truth: Any, event_ndim: int | None = None
     return float(e.squared.sum() / e.reported.sum())
 
 
+def coverage(estimate: Estimate, truth: Any, level: float, event_ndim: int | None = None) -> Float[Tensor, "..."]:
+    """Share of a channel's entries that lie in the disc of probability `level` about the estimate, (*batch), float64.
+
+    Disc of an entry with variance v = E|e|^2, circular Gaussian: |e|^2 <= -v log(1 - level). Honest variances of
+    Gaussian errors give `level` (`mean_interval` of the result has its interval, realisation by realisation); an
+    infinite variance covers everything, a variance of 0 an entry without error alone.
+    Arguments and errors: see `errors`; and ValueError for a level outside 0..1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected 0 < level < 1, got {level}")
+    count = len(errors(estimate, truth, event_ndim).energy.shape)
+    mean, var = estimate.belief.mean, estimate.belief.var
+    squared = (mean - truth_of(truth, mean)).abs().double().square()
+    inside = squared <= -math.log1p(-level) * var.expand(mean.shape).double()
+    return inside.double().flatten(count).mean(-1)
+
+
 def mean_interval_db(ratios: Tensor) -> Value:
     """10 log10 of the mean of positive ratios with its 95 % interval, by the delta method on the logarithm.
 

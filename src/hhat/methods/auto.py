@@ -10,6 +10,7 @@ import torch
 
 from hhat.methods.base import Method
 from hhat.methods.covariance_mixture import CovarianceMixture
+from hhat.methods.expert_spectra import spectral
 from hhat.methods.linear import Lmmse
 from hhat.methods.oamp import Oamp
 from hhat.methods.sbl import Sbl
@@ -18,6 +19,7 @@ from hhat.ops.dense import Steering
 from hhat.ops.elementary import Fourier, Identity
 from hhat.ops.structured import Kron
 from hhat.priors.base import Prior
+from hhat.priors.cdl_experts import cdl_experts
 from hhat.priors.experts import Experts
 from hhat.priors.gauss import Gauss
 from hhat.priors.hierarchical import pattern_coupled
@@ -27,6 +29,8 @@ ARRAY = 16
 """Antennas from which an axis is an array with angles worth resolving (a beam of 7 degrees)."""
 BAND = 12
 """Subcarriers from which delays are worth resolving: one 3GPP resource block."""
+PROFILE_AXES, PROFILE_SHAPE = ("rx_ant", "tx_ant"), (16, 64)
+"""Where the covariances of the CDL profiles are tried: the size at which it was measured that this loses nowhere"""
 LARGEST_DICTIONARY = 512
 """Subcarriers up to which delays are searched on a half-sample dictionary; above, on the unitary sample grid."""
 DELAY_SPAN = (-0.125, 0.375)
@@ -48,9 +52,12 @@ class Auto(Method):
     - any other prior: OAMP with it;
     - no prior, subcarriers and axes too short to resolve (under 16 antennas, symbols): delay dictionary, SBL with
       variances tied over those axes;
+    - no prior, axes (rx_ant, tx_ant) of PROFILE_SHAPE: the exact covariances of CDL-A to D between half-wavelength
+      lines that face each other, their scale learned, mixed with the next by evidence (`profiles=False`: not);
     - no prior, an array: angular (and delay) basis, OAMP with the pattern-coupled prior. Real channels come in
       clusters and leak between grid points; where coefficients are truly isolated give `gauss-mixture`.
     subcarriers: signed indices of the tones, where they are not contiguous.
+    profiles: may the arrays of such a shape be half-wavelength lines?
     info["method"], info["why"] say what was taken.
     """
 
@@ -58,6 +65,7 @@ class Auto(Method):
     variance: ClassVar[str] = "posterior"
     prior: Prior | None = None
     subcarriers: tuple[int, ...] | None = None
+    profiles: bool = True
 
     def choose(self, obs: Observation) -> Choice:
         if isinstance(self.prior, Gauss) and not self.prior.learnable:
@@ -73,7 +81,14 @@ class Auto(Method):
             why = f"{words}; one variance per delay, shared by the other axes, learned from the pilots"
             return Choice(Sbl(Gauss(basis=basis), tied), "sbl", why)
         why = f"{words}; neighbouring coefficients share variances, learned from the pilots"
-        return Choice(Oamp(pattern_coupled(basis=basis)), "oamp", why)
+        coupled = Oamp(pattern_coupled(basis=basis))
+        if self.profiles and axes == PROFILE_AXES and tuple(obs.op.in_shape) == PROFILE_SHAPE:
+            known = cdl_experts(*PROFILE_SHAPE)
+            if spectral(obs, known):
+                why = f"two line arrays: covariances of CDL-A to D by evidence, and what fits none: {why}"
+                mixture = CovarianceMixture(known, otherwise=coupled, learn_scale=True)
+                return Choice(mixture, "covariance-mixture", why)
+        return Choice(coupled, "oamp", why)
 
     def resolve(self, obs: Observation) -> tuple[Method, dict[str, str]]:
         found = self.choose(obs)

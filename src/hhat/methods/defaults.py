@@ -31,6 +31,7 @@ DEFAULT_PRIOR = {
     "sparse-tracking": "gauss",
 }
 """What a sparse method takes where no prior is named; lasso, omp and sbl use its basis alone."""
+HALF_WAVE = 0.5
 EVEN = 1e-3
 """Wavelengths by which the elements of a line may be off"""
 FITTED = ("prior", "basis", "ndim", "model", "paths", "rest")
@@ -82,6 +83,8 @@ def choice_for(
     if isinstance(mine.get("m_step"), str):
         mine["m_step"] = registry.build("m-steps", mine["m_step"], {})
     tones = None if about is None else about.subcarriers
+    if "profiles" in takes and about is not None and not _half_wave(about.geometry, obs.axes or ()):
+        mine.setdefault("profiles", False)
     if "subcarriers" in takes:
         mine.setdefault("subcarriers", tones)
     why = "asked for"
@@ -121,6 +124,14 @@ def _line_array(obs: Observation, about: About | None) -> Choice | None:
         return None
     words = f"{obs.op.in_shape[0]} antennas in a line, {obs.op.in_shape[1]} subcarriers: paths, and what they leave"
     return Choice(Hybrid(**_with_paths(("paths",), obs, about)), "hybrid", words)
+
+
+def _half_wave(geometry: Mapping[str, Any], axes: tuple[str, ...]) -> bool:
+    """Are the axes whose elements are told lines of half-wavelength steps?"""
+    told = [geometry[axis] for axis in axes if axis in geometry]
+    steps = [torch.as_tensor(points).double().diff(dim=0)[:1].norm() for points in told]
+    lines = all(_is_line(points, len(points)) for points in told)
+    return lines and all(abs(float(step) - HALF_WAVE) < EVEN for step in steps)
 
 
 def _is_line(positions: Any, size: int) -> bool:

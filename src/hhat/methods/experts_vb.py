@@ -2,12 +2,11 @@
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hhat import registry
 from hhat.methods.base import Method, noise_info, noise_of
 from hhat.methods.covariance_mixture import CovarianceMixture
 from hhat.methods.expert_choice import EvidenceStart, Judgement, Start, UniformStart, counted, expected_log
@@ -18,16 +17,16 @@ from hhat.methods.solve import solve
 from hhat.ops.linalg import per_axis
 from hhat.priors.base import Prior
 from hhat.priors.blend import Blend
+from hhat.priors.cdl_experts import PROFILES, cdl_experts
 from hhat.priors.diffusion import Diffusion, names
 from hhat.priors.expert import angles
 from hhat.priors.experts import Experts, combined
-from hhat.priors.gauss import Gauss, covariance
+from hhat.priors.gauss import Gauss
 from hhat.priors.schedule import Schedule
 from hhat.types import Estimate, Gaussian, Observation, State
 
 LEAST_SHARE = 1e-3
 """q below which an expert that needs iterations is not asked (diffusion_experts section 3.3)"""
-PROFILES = ("A", "B", "C", "D")
 PACKAGE_SHAPE = (16, 64)
 STARTS: dict[str, Start] = {"evidence": EvidenceStart(), "uniform": UniformStart()}
 
@@ -242,12 +241,8 @@ def package_experts(covariances: bool = True, networks: bool = False) -> Experts
     """Exact covariances of CDL-A to D; behind them, or alone, the package's networks of these, as far as there are."""
     found: list[tuple[Prior, str]] = []
     if covariances:
-        # by name, as a user would: scenarios stand above methods
-        cdl: Any = registry.load("scenarios", "cdl")
-        rows, columns = PACKAGE_SHAPE
-        for profile in PROFILES:
-            matrix = cdl(profile=profile, num_rx_ant=rows, num_tx_ant=columns).covariance()
-            found.append((covariance(matrix, shape=PACKAGE_SHAPE), f"cdl-{profile.lower()}"))
+        exact = cdl_experts(*PACKAGE_SHAPE)
+        found += zip(exact.experts, exact.names, strict=True)
     bins, there = angles(PACKAGE_SHAPE), names()
     for profile in PROFILES:
         name = f"cdl-{profile.lower()}"
