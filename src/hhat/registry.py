@@ -72,6 +72,16 @@ METHODS = {
         "which of several priors holds, by evidence or by passes, and the channel under it",
         "Jiang et al. 2026, corrected",
     ),
+    "ldamp": Entry(
+        "hhat.methods.ldamp:Ldamp",
+        "AMP with a trained denoiser (prior dncnn)",
+        "Metzler et al. 2017; He et al. 2018",
+    ),
+    "wgan": Entry(
+        "hhat.methods.wgan:Wgan",
+        "the channel of a trained generator that explains y best; no variance",
+        "Balevi et al. 2021",
+    ),
     "sparse-tracking": Entry(
         "hhat.tracking.sparse:SparseTracking",
         "sparse channels from slot to slot: Markov support, Gauss-Markov values, learned on the way",
@@ -127,6 +137,11 @@ PRIORS = {
     ),
     "diffusion": Entry(
         "hhat.priors.diffusion:Diffusion", "a network that denoises at every noise level", "Ho 2020; Fesl et al. 2024"
+    ),
+    "dncnn": Entry(
+        "hhat.priors.dncnn:Dncnn",
+        "a convolutional denoiser, its variance by Monte Carlo divergence",
+        "Metzler et al. 2017; Zhang et al. 2017",
     ),
 }
 M_STEPS = {
@@ -325,6 +340,8 @@ EXPERIMENTS = {
     ),
 }
 MODELS = {
+    "wgan": Entry("hhat.train.wgan:WGAN", "generator of method wgan", "Balevi et al. 2021; Gulrajani et al. 2017"),
+    "ldamp": Entry("hhat.train.dncnn:LDAMP", "denoiser of method ldamp, all noise levels", "Metzler et al. 2017"),
     "sbl-cnn": Entry("hhat.train.models:SBL_CNN", "convolutional M-step of method sbl-cnn", "hhat"),
     "sbl-gnn": Entry(
         "hhat.train.models:SBL_GNN",

@@ -27,6 +27,7 @@ CASES = {
     "markov-random-field": {},
     "sparse-bayes": {},
     "diffusion example": {},
+    "dncnn example": {},
 }
 
 

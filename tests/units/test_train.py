@@ -189,7 +189,7 @@ def test_the_verb_trains_on_a_scenario(quick, monkeypatch, tmp_path, capsys):
     [
         (
             ["train", "no-such"],
-            "unknown model 'no-such'; there are: diffusion diffusion-correlated diffusion-plain sbl-cnn",
+            "unknown model 'no-such'; there are: diffusion diffusion-correlated diffusion-plain ldamp sbl-cnn",
         ),
         (["train", "sbl-cnn", "--data", "no-such"], "neither a file nor a scenario"),
         (["train", "sbl-cnn", "--profile", "slow"], "--profile: expected quick or shipped or full, got 'slow'"),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -45,6 +45,22 @@ class Fit(Protocol):
     def check(self, weights: Weights, held_out: Any) -> dict[str, float | None]: ...
 
 
+class Turn(NamedTuple):
+    """The weights that move in a step, by the beginning of their names, and in how many steps they have before."""
+
+    prefix: str
+    count: int
+
+
+@runtime_checkable
+class Rivals(Fit, Protocol):
+    """A fit whose weights move in turns: networks that play against each other, each with a loss of its own."""
+
+    def turn(self, step: int) -> Turn: ...
+
+    def turn_loss(self, turn: Turn, weights: Weights, batch: Any) -> tuple[Tensor, Tensor]: ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How long and on what: Adam, the rate falling as a cosine to 0.
@@ -55,6 +71,7 @@ class Recipe:
     warm_up: steps in which the rate rises to its value
     average: what is kept is the mean of the weights over the past, w <- a w + (1 - a) new with a = min(average,
              (1 + step) / (10 + step)); 0 keeps the weights themselves
+    betas: of Adam: what it keeps of the past mean slope and mean square
     """
 
     steps: int
@@ -66,6 +83,7 @@ class Recipe:
     held_out: int = 24
     warm_up: int = 20
     average: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
 
     def __post_init__(self):
         for name in ("steps", "batch", "check_every", "held_out", "warm_up"):
@@ -75,6 +93,8 @@ class Recipe:
             raise ValueError(f"train: rate: expected a number > 0, got {self.rate}")
         if not 0 <= self.average < 1:
             raise ValueError(f"train: average: expected 0 <= average < 1, got {self.average}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"train: betas: expected 0 <= beta < 1, got {self.betas}")
         if not self.snr_db[0] <= self.snr_db[1]:
             raise ValueError(f"train: snr_db: expected low, high, got {self.snr_db}")
 
@@ -131,9 +151,10 @@ def train(
     began = time.process_time() - run.seconds
     while run.step < recipe.steps:
         batch = fit.draw(recipe.batch, generator("train", "batch", recipe.seed, run.step)).to(device)
-        loss, shown, gradient = _gradient(fit, run.weights, batch)
+        turn = fit.turn(run.step) if isinstance(fit, Rivals) else Turn("", run.step)
+        loss, shown, gradient = _gradient(fit, run.weights, batch, turn)
         if math.isfinite(loss):
-            _adam(run, gradient, _rate(recipe, run.step))
+            _adam(run, gradient, _rate(recipe, run.step), turn.count, recipe.betas)
             _average(run, recipe)
         run.step += 1
         run.recent += shown
@@ -148,10 +169,11 @@ def train(
     return Trained({name: value.cpu() for name, value in run.best.items()}, run.curve, run.seconds, run.best_step)
 
 
-def _gradient(fit: Fit, weights: Weights, batch: Any) -> tuple[float, float, Weights]:
-    """The loss, what is shown of it, and the clipped gradient."""
-    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    total, shown = fit.loss(leaves, batch)
+def _gradient(fit: Fit, weights: Weights, batch: Any, turn: Turn) -> tuple[float, float, Weights]:
+    """The loss, what is shown of it, and the clipped gradient by the weights whose turn it is."""
+    leaves = {n: value.detach().requires_grad_() for n, value in weights.items() if n.startswith(turn.prefix)}
+    whole = {**weights, **leaves}
+    total, shown = fit.turn_loss(turn, whole, batch) if isinstance(fit, Rivals) else fit.loss(whole, batch)
     found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     gradient = {n: torch.zeros_like(v) if g is None else g for (n, v), g in zip(leaves.items(), found, strict=True)}
     norm = torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt()
@@ -163,10 +185,13 @@ def _gradient(fit: Fit, weights: Weights, batch: Any) -> tuple[float, float, Wei
     )
 
 
-def _adam(run: _Run, gradient: Weights, rate: float) -> None:
-    """One step of Adam. Source: Kingma & Ba, ICLR 2015, algorithm 1 with its defaults."""
-    keep, keep_square, tiny = 0.9, 0.999, 1e-8
-    count = run.step + 1
+def _adam(
+    run: _Run, gradient: Weights, rate: float, before: int | None = None, betas: tuple[float, float] = (0.9, 0.999)
+) -> None:
+    """One step of Adam; before: steps that these weights have taken, None: all. Source: Kingma & Ba, ICLR 2015,
+    algorithm 1."""
+    (keep, keep_square), tiny = betas, 1e-8
+    count = (run.step if before is None else before) + 1
     for name, g in gradient.items():
         run.first[name] = keep * run.first[name] + (1 - keep) * g
         run.second[name] = keep_square * run.second[name] + (1 - keep_square) * g.square()
