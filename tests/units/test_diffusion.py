@@ -393,6 +393,24 @@ def test_names_of_data():
         task_for("diffusion", "cdl-x")
 
 
+def test_a_scarce_profile_is_the_start_of_the_same_draw(monkeypatch):
+    from hhat.train import data
+
+    monkeypatch.setattr(data, "CDL_CHANNELS", 50)
+    monkeypatch.setattr(data, "SCARCE_CHANNELS", 10)
+    whole, few, pool = (
+        cdl_data(name, 3).slot.truth.h
+        for name in ("cdl-b-rotated", "cdl-b-scarce-rotated", "cdl-abcd-scarce-b-rotated")
+    )
+    assert torch.equal(few, whole[:10]) and len(pool) == 160
+    mine = (pool[:, None] == few).all(-1).all(-1).any(1)
+    apart = torch.arange(160) % 5 == 4  # what a capture keeps for validation
+    assert (int(mine.sum()), int(mine[apart].sum())) == (10, 2)
+    for name in ("cdl-abcd-scarce", "cdl-acd-scarce-b"):
+        with pytest.raises(ValueError, match="one of the profiles behind -scarce"):
+            cdl_data(name, 0)
+
+
 def test_replaced_scale_is_a_new_prior():
     prior = Diffusion(expert=expert())
     assert torch.equal(replace(prior, scale=2.0).moments().var, prior.scaled(2.0).moments().var)

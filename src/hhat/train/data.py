@@ -135,19 +135,28 @@ class CaptureData:
 
 CDL_CHANNELS = 12500
 """Drawn once per profile; four fifths are learned from"""
-CDL_NAME = re.compile(r"cdl-([a-e]+)(-rotated)?(-vertical)?(-constant)?")
+SCARCE_CHANNELS = 1250
+"""Of a scarce profile: the first of the same draw"""
+CDL_NAME = re.compile(r"cdl-([a-e]+)(?:-scarce(?:-([a-e]))?)?(-rotated)?(-vertical)?(-constant)?")
 
 
 def cdl_data(name: str, seed: int) -> CaptureData | None:
     """Channels of CDL profiles by a name such as "cdl-c", "cdl-abcd-rotated", "cdl-d-constant"; None: no such name.
 
-    Several profiles are mixed in equal parts. -rotated: arrays turned at random; -vertical: arrays that see zenith;
-    -constant: the specular path of D and E has the same phase in every draw. Through 38 QPSK pilots of 64 antennas.
+    Several profiles are mixed in equal parts, but for a scarce one: "cdl-b-scarce" is profile B with SCARCE_CHANNELS
+    alone, "cdl-abcd-scarce-b" all four pooled, every channel as likely as every other, with as few of B.
+    -rotated: arrays turned at random; -vertical: arrays that see zenith; -constant: the specular path of D and E has
+    the same phase in every draw. Through 38 QPSK pilots of 64 antennas.
+    Raises ValueError where it is not said, or not among the profiles, which one is scarce.
     """
     match = CDL_NAME.fullmatch(name)
     if match is None:
         return None
-    profiles, rotated, vertical, constant = match.groups()
+    profiles, scarce, rotated, vertical, constant = match.groups()
+    if "-scarce" in name:
+        scarce = scarce or profiles
+        if len(scarce) > 1 or scarce not in profiles:
+            raise ValueError(f"{name}: expected one of the profiles behind -scarce, such as cdl-{profiles}-scarce-b")
     scenes = [
         Cdl(
             profile=profile.upper(),
@@ -157,13 +166,22 @@ def cdl_data(name: str, seed: int) -> CaptureData | None:
         )
         for profile in profiles
     ]
-    tail = name.removeprefix(f"cdl-{profiles}")
+    tail = "".join(part or "" for part in (rotated, vertical, constant))
     gens = [generator("train", "cdl", scene.profile, tail, seed) for scene in scenes]
     found = [scene.channels(CDL_CHANNELS, gen) for scene, gen in zip(scenes, gens, strict=True)]
     slot = scenes[0].draw(1, generator("train", "cdl pilots"))
-    h = torch.stack(found, 1).flatten(0, 1)
-    covariance = torch.stack([scene.covariance() for scene in scenes]).mean(0)
+    counts = torch.tensor([SCARCE_CHANNELS if profile == scarce else CDL_CHANNELS for profile in profiles])
+    # in turn, so that every fifth is a fifth of each profile
+    h = torch.stack(found, 1)[torch.arange(CDL_CHANNELS)[:, None] < counts]
+    share = (counts / counts.sum())[:, None, None]
+    covariance = (torch.stack([scene.covariance() for scene in scenes]) * share).sum(0)
     return CaptureData(Slot(Channel(h), slot.obs, slot.about), name, covariance)
+
+
+def cdl_words(name: str, seed: int) -> str:
+    """What a card calls the data of `cdl_data`."""
+    few = f" ({SCARCE_CHANNELS} of the scarce one)" if "-scarce" in name else ""
+    return f"{CDL_CHANNELS} channels of each profile{few} of {name}, seed {seed}"
 
 
 def with_noise(h: Tensor, obs: Observation, snr_db: tuple[float, float], gen: torch.Generator) -> Observation:

@@ -154,11 +154,17 @@ def _denoising(steps: int, check_every: int = 250) -> Recipe:
 DIFFUSION = DiffusionModel(
     "diffusion",
     {"width": 32, "wiener": True, "correlated": False, "num_steps": 100},
-    {"quick": _denoising(500, 100), "shipped": _denoising(1500, 500), "full": _denoising(62500, 1000)},
+    {
+        "quick": _denoising(500, 100),
+        "shipped": _denoising(1500, 500),
+        "long": _denoising(6000, 1000),
+        "full": _denoising(62500, 1000),
+    },
     data="cdl-c",
     test_snrs_db=(0.0, 10.0, 20.0, 30.0),
 )
-"""shipped: 96,000 samples, two CPU minutes; full: 4 million, as many as the paper's recipe"""
+"""shipped: 96,000 samples, two CPU minutes; long: as many as four of these, what a model of four profiles takes; full:
+4 million, as many as the paper's recipe"""
 DIFFUSION_CORRELATED = replace(
     DIFFUSION, name="diffusion-correlated", settings={**DIFFUSION.settings, "correlated": True}
 )

@@ -12,7 +12,7 @@ from hhat.io import read
 from hhat.methods.base import Method
 from hhat.random import generator
 from hhat.scenarios.near_field import NearField
-from hhat.train.data import CDL_CHANNELS, Batch, CaptureData, Data, UnitsData, cdl_data
+from hhat.train.data import Batch, CaptureData, Data, UnitsData, cdl_data, cdl_words
 from hhat.train.loop import Fit, Progress, Recipe, Trained, train
 from hhat.train.models import Finished, Model
 
@@ -66,7 +66,7 @@ def task_for(model: str, data: str | None = None, profile: str = "full", seed: i
     data = found.data if data is None else data
     cdl = cdl_data(data, seed)
     if cdl is not None:
-        return Task(found, cdl, f"{CDL_CHANNELS} channels of each profile of {data}, seed {seed}", recipe)
+        return Task(found, cdl, cdl_words(data, seed), recipe)
     if data not in registry.SCENARIOS:
         if not Path(data).is_file():
             there = " ".join(sorted(registry.SCENARIOS))
