@@ -37,6 +37,7 @@ EXPERIMENT = Experiment(
         "angular-em-mixture": experts_gauss.angular_em_mixture,
         "experts-vb": experts_nets.default,
         **experts_nets.rows(),
+        **experts_nets.RIVALS,
         "ray-coupling": experts_gauss.ray_coupling,
     },
     profiles={
@@ -69,8 +70,9 @@ EXPERIMENT = Experiment(
     "the one observation; auto is what is taken without naming a method. experts-vb by default knows what "
     "covariance-mixture knows: no estimate was better with networks beside. experts-vb-paper has a network per "
     "profile, equal shares at first and the paper's sampler; diffusion-posterior one network for all profiles and the "
-    "same sampler. The rest is not of the paper: evidence-dmps, evidence-variance-map and evidence-oamp take the "
-    "network of the profile that the evidence of its Gaussian moments finds, by the paper's sampler, by 25 steps with "
-    "a map of variances, and inside oamp; single-variance-map and single-oamp do so with the network for all. The "
-    "paper's share of pilots is not known to us: 0.6, as in the works that it follows, and 0.3 beside.",
+    "same sampler, ldamp and wgan the paper's other learned rivals, trained on all profiles. The rest is not of the "
+    "paper: evidence-dmps, evidence-variance-map and evidence-oamp take the network of the profile that the evidence "
+    "of its Gaussian moments finds, by the paper's sampler, by 25 steps with a map of variances, and inside oamp; "
+    "single-variance-map and single-oamp do so with the network for all. The paper's share of pilots is not known to "
+    "us: 0.6, as in the works that it follows, and 0.3 beside.",
 )

@@ -76,6 +76,14 @@ def single_oamp(scene: Cdl, scarce: bool = False) -> Any:
     return hhat.method("oamp", prior=single(scene, scarce))
 
 
+def ldamp(scene: Cdl) -> Any:
+    return hhat.method("ldamp")
+
+
+def wgan(scene: Cdl) -> Any:
+    return hhat.method("wgan")
+
+
 def rows(scarce: bool = False) -> dict[str, Build]:
     """Labels and builders: the paper's two by its own sampler, then the same networks better used."""
 
@@ -95,3 +103,5 @@ def rows(scarce: bool = False) -> dict[str, Build]:
 
 EVIDENCE = ("evidence-dmps", "evidence-variance-map", "evidence-oamp")
 POOLED = (experts.SINGLE, "single-variance-map", "single-oamp")
+RIVALS = {"ldamp": ldamp, "wgan": wgan}
+"""The paper's learned rivals, of all profiles and fixed arrays"""

@@ -16,7 +16,6 @@ from hhat.experiments import experts, experts_gauss, experts_nets
 from hhat.experiments.engine_sparse_cdl import pcsbl_gamp
 from hhat.experiments.start_demo import gamp
 from hhat.experiments.xl_mimo_table2 import Counted
-from hhat.priors.diffusion import Diffusion
 from hhat.priors.experts import Experts
 from hhat.scenarios.cdl import Cdl
 from hhat.types import Estimate, Slot
@@ -34,13 +33,14 @@ class Size(NamedTuple):
 
 def trained(thing: Any) -> int:
     """Numbers of all networks that a prior or method holds."""
-    if isinstance(thing, Diffusion):
-        assert thing.expert is not None
-        return sum(value.numel() for value in thing.expert.weights.values())
     if isinstance(thing, Experts):
         return sum(trained(expert) for expert in thing.experts)
-    inner = getattr(thing, "prior", None)
-    return 0 if inner is None else trained(inner)
+    for name in ("expert", "network", "prior"):
+        inner = getattr(thing, name, None)
+        if inner is not None:
+            return trained(inner)
+    held = getattr(thing, "weights", None)
+    return sum(value.numel() for value in held.values()) if isinstance(held, dict) else 0
 
 
 def sized(build: Callable[[Cdl], Any]) -> Callable[[Cdl], Counted]:
@@ -57,7 +57,7 @@ def sized(build: Callable[[Cdl], Any]) -> Callable[[Cdl], Counted]:
 def _counted(build: Callable[[Cdl], Any], scene: Cdl) -> Size:
     method, obs = build(scene), scene.draw(1, hhat.generator("experts/table2", "count")).obs
     hhat.solve(method, obs)
-    return Size(trained(method), sum(multiply_adds(lambda: hhat.solve(method, obs)).values()))
+    return Size(trained(method.resolve(obs)[0]), sum(multiply_adds(lambda: hhat.solve(method, obs)).values()))
 
 
 def score(estimate: Estimate, slot: Slot) -> dict[str, Tensor]:
@@ -80,6 +80,7 @@ METHODS: dict[str, Callable[[Cdl], Any]] = {
     "evidence-oamp": NETS["evidence-oamp"],
     experts.SINGLE: NETS[experts.SINGLE],
     "single-variance-map": NETS["single-variance-map"],
+    **experts_nets.RIVALS,
     "em-gm-amp": gamp,
     "pcsbl-gamp": pcsbl_gamp,
     "covariance-mixture": experts_gauss.covariance_mixture,
