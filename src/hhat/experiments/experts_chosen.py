@@ -12,6 +12,7 @@ from hhat.methods.oamp import Oamp
 from hhat.methods.rows import Rows
 from hhat.methods.solve import solve
 from hhat.ops.linalg import per_axis
+from hhat.priors.base import Prior
 from hhat.priors.experts import Experts
 from hhat.priors.gauss import Gauss
 from hhat.types import Estimate, Gaussian, Observation, State
@@ -29,7 +30,7 @@ class Chosen(Method):
 
     uses_prior: ClassVar[bool] = True
     variance: ClassVar[str] = "posterior"
-    prior: Experts | None = None
+    prior: Prior | None = None
     method: Any = field(default_factory=Oamp)
     max_steps: int = 1
     tol: float | None = 0.0
@@ -44,7 +45,7 @@ class Chosen(Method):
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         if obs.noise_var is None:
             raise ValueError("chosen: expected a known noise_var, got None")
-        shape, count = (*obs.batch_shape, *obs.op.in_shape), len(self.prior.experts)  # type: ignore[union-attr]
+        shape, count = (*obs.batch_shape, *obs.op.in_shape), len(self._experts.experts)
         share = obs.y.real.new_full((*obs.batch_shape, count), 1 / count)
         state: State = {"mean": obs.y.new_zeros(shape), "var": obs.y.real.new_zeros(shape), "share": share}
         return {**state, "change": share.new_ones(obs.batch_shape)}
@@ -56,15 +57,20 @@ class Chosen(Method):
         for k in best.unique().tolist():
             wanted = best == k
             rows = Rows.all(obs.op, obs.batch_shape).of(wanted)  # type: ignore[arg-type]
-            found = solve(replace(self.method, prior=self.prior.experts[k]), self._part(rows, obs)).belief  # type: ignore[union-attr]
+            found = solve(replace(self.method, prior=self._experts.experts[k]), self._part(rows, obs)).belief
             where = wanted[lift]
             mean = torch.where(where, rows.put(mean, found.mean), mean)
             var = torch.where(where, rows.put(var, found.var.expand(found.mean.shape)), var)
         return {"mean": mean, "var": var, "share": share, "change": torch.zeros_like(state["change"])}
 
     def read(self, state: State, obs: Observation) -> Estimate:
-        told = {"names": self.prior.names, "q": state["share"]}  # type: ignore[union-attr]
+        told = {"names": self._experts.names, "q": state["share"]}
         return Estimate(Gaussian(state["mean"], state["var"]), told)
+
+    @property
+    def _experts(self) -> Experts:
+        assert isinstance(self.prior, Experts)
+        return self.prior
 
     def _part(self, rows: Rows, obs: Observation) -> Observation:
         out = tuple(obs.op.out_shape)
