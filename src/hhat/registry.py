@@ -254,7 +254,7 @@ EXPERIMENTS = {
         "hhat.experiments.experts_fig4:EXPERIMENT", "NMSE against SNR on CDL-A to CDL-D", "Jiang et al. 2026"
     ),
     "experts/fig5": Entry(
-        "hhat.experiments.experts_fig5:EXPERIMENT", "one profile scarce in training (claims only)", "Jiang et al. 2026"
+        "hhat.experiments.experts_fig5:EXPERIMENT", "NMSE where one profile is scarce in training", "Jiang et al. 2026"
     ),
     "experts/rotated": Entry(
         "hhat.experiments.experts_rotated:EXPERIMENT", "CDL-A to CDL-D, arrays turned at random", "hhat"
@@ -271,13 +271,13 @@ EXPERIMENTS = {
         "Jiang et al. 2026",
     ),
     "experts/fig7a": Entry(
-        "hhat.experiments.experts_fig7a:EXPERIMENT", "training loss of the experts (claims only)", "Jiang et al. 2026"
+        "hhat.experiments.experts_fig7a:EXPERIMENT", "training loss of the experts", "Jiang et al. 2026"
     ),
     "experts/fig7b": Entry(
         "hhat.experiments.experts_fig7b:EXPERIMENT", "NMSE against outer passes", "Jiang et al. 2026"
     ),
     "experts/table2": Entry(
-        "hhat.experiments.experts_table2:EXPERIMENT", "size, operations and time (claims only)", "Jiang et al. 2026"
+        "hhat.experiments.experts_table2:EXPERIMENT", "size, operations and time", "Jiang et al. 2026"
     ),
     "isac/fig2": Entry(
         "hhat.experiments.isac_fig2:EXPERIMENT",

@@ -84,7 +84,7 @@ def test_sizes_are_those_of_the_networks_and_operations_follow_the_steps():
     assert experts_table2.trained(experts_nets.paper(scene)) == 4 * 15211
     assert experts_table2.trained(hhat.method("rls")) == 0
     steps = [
-        experts_table2._counted(
+        experts_table2.counted(
             lambda s, n=n: dataclasses.replace(experts_nets.single_sampled(s, "dmps"), max_steps=n), scene
         )
         for n in (2, 4)

@@ -4,7 +4,7 @@ from hhat.bench.claims import Ordering, Words
 from hhat.bench.experiment import Experiment, Profile, grid
 from hhat.experiments import experts, experts_gauss, experts_nets
 from hhat.experiments.engine_sparse_cdl import lasso, pcsbl_gamp
-from hhat.experiments.start_demo import auto, gamp, lmmse, rls
+from hhat.experiments.start_demo import auto, gamp, rls
 
 SOURCE = f"{experts.PAPER}, Fig. 4"
 SPARSE = ("pcsbl-gamp", "em-gm-amp", "lasso")
@@ -31,7 +31,7 @@ EXPERIMENT = Experiment(
         "em-gm-amp": gamp,
         "lasso": lasso,
         "rls": rls,
-        "lmmse": lmmse,
+        "lmmse": experts_gauss.lmmse,
         **experts_gauss.METHODS,
         **experts_gauss.SAMPLED,
         "angular-em-mixture": experts_gauss.angular_em_mixture,

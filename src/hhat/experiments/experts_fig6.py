@@ -4,7 +4,7 @@ from hhat.bench.claims import Ordering, Words
 from hhat.bench.experiment import Experiment, Profile, grid
 from hhat.experiments import experts, experts_gauss, experts_nets
 from hhat.experiments.engine_sparse_cdl import pcsbl_gamp
-from hhat.experiments.start_demo import auto, gamp, lmmse
+from hhat.experiments.start_demo import auto, gamp
 
 SOURCE = f"{experts.PAPER}, Fig. 6"
 
@@ -25,12 +25,13 @@ EXPERIMENT = Experiment(
         "auto": auto,
         "pcsbl-gamp": pcsbl_gamp,
         "em-gm-amp": gamp,
-        "lmmse": lmmse,
+        "lmmse": experts_gauss.lmmse,
         **experts_gauss.METHODS,
         experts.SCARCE: NETS[experts.PROPOSED],
         "evidence-oamp-scarce": NETS["evidence-oamp"],
         experts.SINGLE: NETS[experts.SINGLE],
         "single-oamp": NETS["single-oamp"],
+        "ldamp": experts_nets.ldamp,
     },
     profiles={
         "quick": Profile(points((0.2, 0.6, 1.0)), blocks=2, block_size=experts.BLOCK, methods=QUICK),
@@ -61,7 +62,7 @@ EXPERIMENT = Experiment(
     ),
     note="SNR and shares of pilots are ours: the paper's are not known to us. lmmse knows the exact covariance of its "
     "profile, covariance-mixture and pooled-lmmse those of all four. Networks, alone and for all profiles, have seen "
-    "1,000 channels of the point's profile and 10,000 of each other. Estimators without training do not see which "
-    "profile is scarce. LASSO would have to be tuned anew for "
-    "each share of pilots, and is left out.",
+    "1,000 channels of the point's profile and 10,000 of each other, that of ldamp 10,000 of all. Estimators without "
+    "training do not see which profile is scarce. LASSO would have to be tuned anew for each share of pilots, and is "
+    "left out.",
 )

@@ -8,6 +8,7 @@ import torch
 
 import hhat
 from hhat.experiments import experts
+from hhat.experiments.experts_later import Later
 from hhat.experiments.start_demo import angles, known_covariance
 from hhat.ops import Dense
 from hhat.priors.experts import Experts
@@ -53,40 +54,48 @@ def _fitted(num_rx_ant: int, num_tx_ant: int, axis: str, geometry: str, componen
     return Experts(found, names=experts.PROFILES)
 
 
+def _mixture(prior: Callable[..., Experts], *settings: Any) -> Any:
+    return hhat.method("covariance-mixture", prior=prior(*settings))
+
+
+def _lmmse(prior: Callable[..., Any], *settings: Any) -> Any:
+    return hhat.method("lmmse", prior=prior(*settings))
+
+
 def _key(scene: Cdl) -> tuple[int, int, str, str]:
     return scene.num_rx_ant, scene.num_tx_ant, scene.axis, scene.geometry
 
 
 def covariance_mixture(scene: Cdl) -> Any:
     """Knows the four profiles, not which one holds."""
-    return hhat.method("covariance-mixture", prior=covariances(*_key(scene)))
+    return Later(_mixture, (covariances, *_key(scene)))
 
 
 def pooled_lmmse(scene: Cdl) -> Any:
     """The mean of the four covariances: the linear counterpart of one model for all."""
-    return hhat.method("lmmse", prior=_pooled(*_key(scene)))
+    return Later(_lmmse, (_pooled, *_key(scene)))
 
 
 def angular_mixture(scene: Cdl) -> Any:
     """One angular-diagonal Gaussian per profile."""
-    return hhat.method("covariance-mixture", prior=_fitted(*_key(scene), 1))
+    return Later(_mixture, (_fitted, *_key(scene), 1))
 
 
 def angular_em_mixture(scene: Cdl) -> Any:
     """COMPONENTS angular-diagonal Gaussians per profile, by EM."""
-    return hhat.method("covariance-mixture", prior=_fitted(*_key(scene), COMPONENTS))
+    return Later(_mixture, (_fitted, *_key(scene), COMPONENTS))
 
 
 def lmmse(scene: Cdl) -> Any:
     """Knows the profile and its exact covariance."""
-    return hhat.method("lmmse", prior=known_covariance(scene.profile, *_key(scene)))
+    return Later(_lmmse, (known_covariance, scene.profile, *_key(scene)))
 
 
 def known_mean(scene: Cdl) -> Any:
     """Knows the profile, and the specular path where its phase is constant: CN(m, C - m m^H), m = E h."""
     if scene.los_phase == "random":
         return lmmse(scene)
-    return hhat.method("lmmse", prior=_centred(scene.profile, *_key(scene)))
+    return Later(_lmmse, (_centred, scene.profile, *_key(scene)))
 
 
 @functools.lru_cache(maxsize=2)
@@ -137,9 +146,7 @@ def _sampled(key: tuple[int, int, str, str], counts: tuple[int, ...]) -> Experts
 
 def sampled_mixture(count: int) -> Callable[[Cdl], Any]:
     """The four profiles, each by `count` channels."""
-    return lambda scene: hhat.method(
-        "covariance-mixture", prior=_sampled(_key(scene), (count,) * len(experts.PROFILES))
-    )
+    return lambda scene: Later(_mixture, (_sampled, _key(scene), (count,) * len(experts.PROFILES)))
 
 
 def scarce_mixture(count: int) -> Callable[[Cdl], Any]:
@@ -147,14 +154,14 @@ def scarce_mixture(count: int) -> Callable[[Cdl], Any]:
 
     def build(scene: Cdl) -> Any:
         counts = tuple(count if profile == scene.profile else 0 for profile in experts.PROFILES)
-        return hhat.method("covariance-mixture", prior=_sampled(_key(scene), counts))
+        return Later(_mixture, (_sampled, _key(scene), counts))
 
     return build
 
 
 def scarce_angular(scene: Cdl) -> Any:
     """Angular powers: of 1,000 channels of the scene's own profile, 10,000 of each other."""
-    return hhat.method("covariance-mixture", prior=_angular(_key(scene), scene.profile))
+    return Later(_mixture, (_angular, _key(scene), scene.profile))
 
 
 @functools.lru_cache(maxsize=8)

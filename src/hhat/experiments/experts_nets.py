@@ -102,6 +102,5 @@ def rows(scarce: bool = False) -> dict[str, Build]:
 
 
 EVIDENCE = ("evidence-dmps", "evidence-variance-map", "evidence-oamp")
-POOLED = (experts.SINGLE, "single-variance-map", "single-oamp")
 RIVALS = {"ldamp": ldamp, "wgan": wgan}
 """The paper's learned rivals, of all profiles and fixed arrays"""

@@ -29,7 +29,7 @@ EXPERIMENT = Experiment(
         **experts_gauss.METHODS,
         **experts_gauss.SAMPLED,
         "angular-em-mixture": experts_gauss.angular_em_mixture,
-        **{label: build for label, build in experts_nets.rows().items() if label not in experts_nets.POOLED},
+        **experts_nets.rows(),
     },
     profiles={
         "quick": Profile(points((10.0, 30.0), (0.6,)), blocks=1, block_size=experts.BLOCK, methods=QUICK),
@@ -37,6 +37,6 @@ EXPERIMENT = Experiment(
     },
     note="The transmitter is turned by up to 60 degrees, the receiver by up to 180, anew for each channel. lmmse and "
     "the covariance mixtures know the covariances of these laws, exactly or by so many channels; the networks are "
-    "those of turned arrays. There is none here for all profiles. lasso has the strength tuned for fixed arrays and 38 "
+    "those of turned arrays. lasso has the strength tuned for fixed arrays and 38 "
     "pilots. For the other labels see experts/fig4.",
 )
