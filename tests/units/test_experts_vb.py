@@ -10,6 +10,7 @@ import hhat
 from hhat.methods.expert_choice import EvidenceStart, Judgement, UniformStart
 from hhat.methods.experts_vb import LEAST_SHARE, package_experts
 from hhat.methods.likelihood_steps import Dmps
+from hhat.methods.oamp import Oamp
 from hhat.ops import Dense, Fourier, Identity, Kron
 from hhat.priors import Experts, Gauss, bernoulli_gauss, covariance
 from hhat.priors.blend import Blend, alike
@@ -109,6 +110,23 @@ def test_a_gaussian_beside_another_is_mixed_by_the_law_of_total_variance():
     torch.testing.assert_close(est.belief.var, second - mean.abs().square(), rtol=1e-3, atol=1e-5)
 
 
+def test_another_inner_method_solves_each_expert_alone():
+    obs, own = observe(draw(SPARSE), 1.0), (Gauss(0.2), SPARSE, DENSE)
+    est = hhat.solve(vb(*own, inner="oamp"), obs)
+    q = est.info["q"]
+    assert 0.01 < float(q.sort(-1).values[:, 1].max())
+    q = torch.where((q < LEAST_SHARE) & torch.tensor([False, True, True]), 0.0, q)  # not asked
+    q = (q / q.sum(-1, keepdim=True))[..., None, None]
+    each = [
+        hhat.solve(hhat.method("lmmse", prior=own[0]), obs).belief,
+        *(hhat.solve(Oamp(prior), obs).belief for prior in own[1:]),
+    ]
+    mean = sum(q[:, k] * x.mean for k, x in enumerate(each))
+    second = sum(q[:, k] * (x.var + x.mean.abs().square()) for k, x in enumerate(each))
+    torch.testing.assert_close(est.belief.mean, mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(est.belief.var, second - mean.abs().square(), rtol=1e-3, atol=1e-4)
+
+
 class Counting(Gauss):
     """CN(0, var) that is not known to be Gaussian, and counts what it is asked."""
 
@@ -196,6 +214,7 @@ def test_a_blend_averages_and_follows_another_basis():
         ({"prior": bernoulli_gauss(0.3)}, "expected known experts"),
         ({"prior": Gauss(1.0), "start": "guess"}, "start: 'guess', expected one of evidence uniform"),
         ({"prior": Gauss(1.0), "likelihood": "none"}, "likelihood: 'none'"),
+        ({"prior": Gauss(1.0), "inner": "ls"}, "inner: 'ls' takes no prior"),
     ],
 )
 def test_wrong_settings_are_refused(settings, words):

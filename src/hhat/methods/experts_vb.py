@@ -1,6 +1,7 @@
 """`experts-vb`: which of several priors holds, and the channel under it, by turns."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -36,7 +37,8 @@ class ExpertsVb(Method):
     """q(h) q(z) q(pi) for h ~ p_z, z ~ pi, pi ~ Dirichlet(gamma_0), y = A h + n. Pass by pass:
 
       h    sum_k q_k mean_k, var by the law of total variance. Gaussian experts: mean_k is the exact posterior's. The
-           others together: `diffusion-posterior` with their denoisers averaged by q; those with q < 1e-3 are not run
+           others: each by `inner`, or together by `diffusion-posterior` with their denoisers averaged by q; those with
+           q < 1e-3 are not run
       q_k  ~ exp( L_k + C_k + psi(gamma_k) - psi(sum gamma) ),   L_k + C_k: `Judgement` of the h found
       gamma = gamma_0 + q  (pool: + the sum of q over the batch)
 
@@ -46,7 +48,8 @@ class ExpertsVb(Method):
                 covariances of CDL-A to D, horizontal arrays facing each other. The package's networks of them
                 (`package_experts(networks=True)`) are not there by default: no estimate was better with them
     start:      `EvidenceStart()`, `UniformStart()`, or "evidence", "uniform"
-    likelihood: step of the sampler, as in `diffusion-posterior`
+    inner:      prior -> method, or a method's name ("oamp"): solves each non-Gaussian expert alone. None: the sampler
+    likelihood: step of the sampler, as in `diffusion-posterior`; without an `inner` alone
     judgement:  how an estimate weighs the experts from the second pass on; None: `Judgement()`
     pool:       one prevalence pi for all items of the batch: a cell
     max_steps:  passes; None is what the start says.  tol: on max |dq|
@@ -62,6 +65,7 @@ class ExpertsVb(Method):
     variance: ClassVar[str] = "posterior"
     prior: Prior | None = None
     start: Start | str = "evidence"
+    inner: Callable[[Prior], Method] | str | None = None
     likelihood: LikelihoodStep | str = "variance-map"
     judgement: Judgement | None = None
     pool: bool = False
@@ -76,6 +80,11 @@ class ExpertsVb(Method):
                 if value not in there:
                     raise ValueError(f"experts-vb: {setting}: '{value}', expected one of {' '.join(there)}")
                 object.__setattr__(self, setting, there[value])
+        if isinstance(self.inner, str):
+            made: Any = registry.load("methods", self.inner)
+            if not getattr(made, "uses_prior", False):
+                raise ValueError(f"experts-vb: inner: '{self.inner}' takes no prior; use oamp")
+            object.__setattr__(self, "inner", made)
         if self.judgement is None:
             object.__setattr__(self, "judgement", Judgement())
         if self.max_steps is None:
@@ -176,13 +185,21 @@ class ExpertsVb(Method):
         return combined(weights[lift], means, vars_, -1 - count)
 
     def _sampled(self, rows: Rows, index: Tensor, share: Tensor, noise: Tensor, obs: Observation) -> Gaussian:
-        """The reverse process of some experts together, for some items."""
+        """The experts that need iterations, for some items: each by `inner`, or one reverse process together."""
         batch, out = obs.batch_shape, tuple(obs.op.out_shape)
         if noise.ndim > len(out) and noise.shape[: noise.ndim - len(out)].numel() > 1:
             noise = per_axis(noise, len(out), out)
             noise = rows.take(noise.expand(*batch, *noise.shape[noise.ndim - len(out) :]))
         there = Observation(rows.take(obs.y.expand(*batch, *out)), obs.op, noise, obs.axes)
         experts = [self._whole.experts[k] for k in index.tolist()]
+        if self.inner is not None:
+            each = [solve(self.inner(expert), there).belief for expert in experts]
+            place = -1 - len(obs.op.in_shape)
+            mean = torch.stack([x.mean for x in each], place)
+            var = torch.stack([x.var.expand(x.mean.shape) for x in each], place)
+            own = rows.take(share[..., index])
+            own = own / own.sum(-1, keepdim=True).clamp_min(torch.finfo(own.dtype).tiny)
+            return combined(own[(..., *(None,) * len(obs.op.in_shape))], mean, var, place)
         prior: Prior = experts[0]
         if len(experts) > 1:
             own = rows.take(share[..., index])

@@ -1,5 +1,6 @@
 """`oamp`: orthogonal AMP, an LMMSE step and a denoiser that exchange extrinsic messages (Turbo-OAMP, VAMP)."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,9 +24,11 @@ from hhat.methods.base import (
     unpack,
 )
 from hhat.methods.readout import channel_belief, denoiser_factor
+from hhat.ops.base import LinearOp
 from hhat.ops.coupling import coupled_axes
 from hhat.ops.linalg import squared
 from hhat.ops.posterior import posterior
+from hhat.ops.rotation import Rotation, rotation
 from hhat.priors.base import Prior
 from hhat.types import Estimate, Gaussian, Observation, State
 
@@ -34,8 +37,12 @@ WIDEST = {torch.float32: 1e4, torch.float64: 1e6}
 division amplifies round-off by as much."""
 SETTLE_AFTER = 30
 """Steps after which the share of new messages shrinks as 1/step."""
-SURPRISE = 2
+SURPRISE = 2.0
 """A residual whose energy exceeds the promised one by this factor is believed over the promise."""
+BLOCK_SURPRISE = 4.0
+"""The same for one block of several: variances that hold on average over blocks are no contradiction."""
+LEAST_BLOCK = 8
+"""Samples from which an independent block is judged by its own residual: of fewer, chance alone surprises too often."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,19 +138,48 @@ def _surprise(task: Problem, state: State, noise_var: Tensor) -> Tensor:
     """Factor by which v_pri is too small: energy of y - A x_pri over what s2 and v_pri promise, 1 unless > SURPRISE.
 
     Finite sizes let v_pri shrink below the true error of x_pri, and the exchange then diverges; y tells. Where the
-    promise holds nothing changes. Ma & Ping use the measured form always.
+    promise holds nothing changes. Ma & Ping use the measured form always. Where the variances are those of independent
+    blocks of at least LEAST_BLOCK samples, each block has a factor of its own: the error of x_pri may lie in few of
+    them, and shared out among all it would surprise nobody.
     """
-    axes = task.out_event()
-    residual = squared(task.y - task.op.apply(state["x_pri"])).sum(axes)
-    promised = task.op.squares.apply(state["v_pri"].expand(state["x_pri"].shape)).sum(axes)
-    noise = noise_var.expand(*residual.shape, *task.op.out_shape).sum(axes)
-    return surprise(residual, promised, noise, state["count"])[(..., *(None,) * task.num_event)]
+    axes, op, y, noise, limit = task.out_event(), task.op, task.y, noise_var, SURPRISE
+    blocks = _blocks(task, state["v_pri"], noise_var)
+    if blocks is not None:
+        (basis, axes), limit = blocks, BLOCK_SURPRISE
+        op, y, noise = basis.op, basis.turn.apply(task.y), basis.turned(noise_var, len(task.op.out_shape))
+    return _factor(op, y, axes, state, noise, limit)
 
 
-def surprise(residual: Tensor, promised: Tensor, noise: Tensor, count: Tensor) -> Tensor:
+def _factor(op: LinearOp, y: Tensor, axes: tuple[int, ...], state: State, noise: Tensor, limit: float) -> Tensor:
+    residual = squared(y - op.apply(state["x_pri"])).sum(axes, keepdim=True)
+    promised = op.squares.apply(state["v_pri"].expand(state["x_pri"].shape)).sum(axes, keepdim=True)
+    lead = residual.ndim - len(op.out_shape)
+    noise = noise.expand(*residual.shape[:lead], *op.out_shape).sum(axes, keepdim=True)
+    count = state["count"][(..., *(None,) * len(op.out_shape))]
+    factor = surprise(residual, promised, noise, count, limit)
+    shape = factor.shape[lead:] if len(op.out_shape) == len(op.in_shape) else (1,) * len(op.in_shape)
+    return factor.reshape(*factor.shape[:lead], *shape)
+
+
+def _blocks(task: Problem, v_pri: Tensor, noise_var: Tensor) -> tuple[Rotation, tuple[int, ...]] | None:
+    """The basis in which y falls apart into blocks with variances of their own, and its axes within a block; None
+    where there are none, they are small, or differing noise ties them together."""
+    count, coupled = task.num_event, coupled_axes(task.op)
+    apart = [axis for axis in range(-count, 0) if axis not in coupled and task.op.in_shape[axis] > 1]
+    if not coupled or not apart or any(v_pri.shape[axis] == 1 for axis in apart):
+        return None
+    basis = rotation(task.op, task.y)
+    shape = tuple(basis.op.out_shape)
+    if len(shape) != count or not basis.mixes_alike(noise_var, len(task.op.out_shape)):
+        return None
+    within = tuple(axis for axis in range(-count, 0) if axis not in apart)
+    return (basis, within) if math.prod(shape[axis] for axis in within) >= LEAST_BLOCK else None
+
+
+def surprise(residual: Tensor, promised: Tensor, noise: Tensor, count: Tensor, limit: float = SURPRISE) -> Tensor:
     """The factor from the energies of y - A x_pri: found, promised by v_pri, and of the noise; 1 in the first step."""
     factor = (residual - noise) / promised.clamp_min(torch.finfo(promised.dtype).tiny)
-    surprised = (residual > SURPRISE * (promised + noise)) & (count > 0)
+    surprised = (residual > limit * (promised + noise)) & (count > 0)
     return torch.where(surprised, factor, 1.0)
 
 
