@@ -26,8 +26,9 @@ import torch
 import hhat
 from benchmarks.experts_table import drawn
 from hhat.experiments import experts, experts_gauss, experts_nets
-from hhat.experiments.experts_chosen import moments_of
 from hhat.methods.expert_choice import Judgement
+from hhat.priors.experts import Experts
+from hhat.priors.gauss import Gauss
 from hhat.priors.schedule import Schedule
 
 SURE = 0.999
@@ -57,6 +58,13 @@ def line(q: torch.Tensor, **about: Any) -> dict[str, Any]:
         "open_q": round(float(sure[open_].mean()), 3) if doubts else None,
         "open_right": round(float(right.flatten()[open_].double().mean()), 3) if doubts else None,
     }
+
+
+def moments_of(prior: Experts) -> Experts:
+    """Each expert by its mean and variance alone."""
+    now = [expert.moments() for expert in prior.experts]
+    pairs = zip(now, prior.experts, strict=True)
+    return Experts([Gauss(m.var, m.mean, e.basis, ndim=e.ndim) for m, e in pairs], names=prior.names, ndim=prior.ndim)
 
 
 def by_evidence(alpha: float, snr_db: float, n: int, seed: int) -> list[dict[str, Any]]:

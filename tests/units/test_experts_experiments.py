@@ -1,4 +1,4 @@
-"""What the experiments on experts add to the library's methods: the choice by evidence, known means, sizes, curves."""
+"""What the experiments on experts add to the library's methods: known means, sizes, curves."""
 
 import dataclasses
 import math
@@ -7,51 +7,9 @@ import pytest
 import torch
 
 import hhat
-from hhat.experiments import experts, experts_chosen, experts_fig7a, experts_gauss, experts_nets, experts_table2
-from hhat.methods.oamp import Oamp
-from hhat.ops import Dense, Identity, Kron
+from hhat.experiments import experts, experts_fig7a, experts_gauss, experts_nets, experts_table2
 from hhat.priors.diffusion import names
-from hhat.priors.experts import Experts
-from hhat.priors.gauss import Gauss
-from hhat.priors.mixture import bernoulli_gauss
-from hhat.random import complex_normal, generator
-from hhat.types import Observation
-
-
-def small(snr_db: float = 20.0) -> tuple[Experts, Observation, torch.Tensor]:
-    """Two experts 30 dB apart, five items of the first and seven of the second."""
-    gen = generator("chosen")
-    prior = Experts((bernoulli_gauss(0.2, var=5.0, learnable=False), Gauss(1e-3)), names=("sparse", "weak"), ndim=2)
-    h = torch.cat([prior.experts[k].sample((n, 2, 8), gen) for k, n in ((0, 5), (1, 7))])
-    op = Kron(Identity((2,)), Dense(complex_normal((6, 8), gen)))
-    noise_var = 10 ** (-snr_db / 10)
-    return prior, Observation(op.apply(h) + complex_normal((12, 2, 6), gen, var=noise_var), op, noise_var), h
-
-
-def test_each_item_gets_the_estimate_of_the_expert_that_the_evidence_takes():
-    prior, obs, _ = small()
-    est = hhat.solve(experts_chosen.Chosen(prior), obs)
-    assert est.info["q"].argmax(-1).tolist() == [0] * 5 + [1] * 7
-    for k, items in ((0, slice(0, 5)), (1, slice(5, 12))):
-        alone = hhat.solve(Oamp(prior.experts[k]), Observation(obs.y[items], obs.op, obs.noise_var))
-        torch.testing.assert_close(est.belief.mean[items], alone.belief.mean, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(est.belief.var[items], alone.belief.var.expand(alone.belief.mean.shape))
-
-
-def test_its_shares_are_those_of_the_gaussian_mixture_of_equal_moments():
-    prior, obs, _ = small(snr_db=-10.0)
-    twins = Experts((Gauss(1.0), Gauss(1e-3)), names=prior.names, ndim=2)  # 0.2 * 5 = 1
-    known = hhat.solve(hhat.method("covariance-mixture", prior=twins), obs).info["probability"]
-    torch.testing.assert_close(hhat.solve(experts_chosen.Chosen(prior), obs).info["q"], known)
-    assert bool(((known > 0.01) & (known < 0.99)).any())
-
-
-def test_it_refuses_other_priors_and_unknown_noise():
-    with pytest.raises(ValueError, match="expected experts"):
-        experts_chosen.Chosen(Gauss(1.0))
-    prior, obs, _ = small()
-    with pytest.raises(ValueError, match="noise_var"):
-        hhat.solve(experts_chosen.Chosen(prior), dataclasses.replace(obs, noise_var=None))
+from hhat.random import generator
 
 
 @pytest.mark.parametrize("axis", ["horizontal", "vertical"])

@@ -6,7 +6,6 @@ from typing import Any
 
 import hhat
 from hhat.experiments import experts
-from hhat.experiments.experts_chosen import Chosen, moments_of
 from hhat.methods.expert_choice import Judgement
 from hhat.priors.experts import Experts
 from hhat.scenarios.cdl import Cdl
@@ -20,10 +19,8 @@ def _network(name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=32)
-def _mixture(names: tuple[str, ...]) -> tuple[Experts, Experts]:
-    """The networks as experts, and these by their Gaussian moments."""
-    whole = Experts([_network(name) for name in names], names=names, ndim=2)
-    return whole, moments_of(whole)
+def _mixture(names: tuple[str, ...]) -> Experts:
+    return Experts([_network(name) for name in names], names=names, ndim=2)
 
 
 def _names(scene: Cdl, scarce: bool) -> tuple[str, ...]:
@@ -38,7 +35,7 @@ def default(scene: Cdl) -> Any:
 
 def networks(scene: Cdl, scarce: bool = False) -> Experts:
     """A network per profile; scarce: that of the scene's own profile has seen 1,000 channels."""
-    return _mixture(_names(scene, scarce))[0]
+    return _mixture(_names(scene, scarce))
 
 
 def single(scene: Cdl, scarce: bool = False) -> Any:
@@ -62,10 +59,9 @@ def sampled(scene: Cdl, likelihood: str, scarce: bool = False) -> Any:
     return hhat.method("experts-vb", prior=networks(scene, scarce), likelihood=likelihood)
 
 
-def chosen(scene: Cdl, scarce: bool = False) -> Chosen:
-    """The expert that the evidence takes, inside `oamp`."""
-    whole, twins = _mixture(_names(scene, scarce))
-    return Chosen(whole, twins=twins)
+def inside_oamp(scene: Cdl, scarce: bool = False) -> Any:
+    """The experts that the evidence takes, each inside `oamp`."""
+    return hhat.method("experts-vb", prior=networks(scene, scarce), inner="oamp")
 
 
 def single_sampled(scene: Cdl, likelihood: str, scarce: bool = False) -> Any:
@@ -95,7 +91,7 @@ def rows(scarce: bool = False) -> dict[str, Build]:
         experts.SINGLE: of(single_sampled, "dmps"),
         "evidence-dmps": of(sampled, "dmps"),
         "evidence-variance-map": of(sampled, "variance-map"),
-        "evidence-oamp": of(chosen),
+        "evidence-oamp": of(inside_oamp),
         "single-variance-map": of(single_sampled, "variance-map"),
         "single-oamp": of(single_oamp),
     }
