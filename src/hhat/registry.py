@@ -259,7 +259,16 @@ EXPERIMENTS = {
         "hhat.experiments.experts_fig4:EXPERIMENT", "NMSE against SNR on CDL-A to CDL-D", "Jiang et al. 2026"
     ),
     "experts/fig5": Entry(
-        "hhat.experiments.experts_fig5:EXPERIMENT", "one profile scarce in training (claims only)", "Jiang et al. 2026"
+        "hhat.experiments.experts_fig5:EXPERIMENT", "NMSE where one profile is scarce in training", "Jiang et al. 2026"
+    ),
+    "experts/rotated": Entry(
+        "hhat.experiments.experts_rotated:EXPERIMENT", "CDL-A to CDL-D, arrays turned at random", "hhat"
+    ),
+    "experts/los-phase": Entry(
+        "hhat.experiments.experts_los_phase:EXPERIMENT", "CDL-D, random and constant phase of the specular path", "hhat"
+    ),
+    "experts/vertical": Entry(
+        "hhat.experiments.experts_vertical:EXPERIMENT", "CDL-A to CDL-D, vertical arrays", "hhat"
     ),
     "experts/fig6": Entry(
         "hhat.experiments.experts_fig6:EXPERIMENT",
@@ -267,13 +276,13 @@ EXPERIMENTS = {
         "Jiang et al. 2026",
     ),
     "experts/fig7a": Entry(
-        "hhat.experiments.experts_fig7a:EXPERIMENT", "training loss of the experts (claims only)", "Jiang et al. 2026"
+        "hhat.experiments.experts_fig7a:EXPERIMENT", "training loss of the experts", "Jiang et al. 2026"
     ),
     "experts/fig7b": Entry(
-        "hhat.experiments.experts_fig7b:EXPERIMENT", "NMSE against outer passes (claims only)", "Jiang et al. 2026"
+        "hhat.experiments.experts_fig7b:EXPERIMENT", "NMSE against outer passes", "Jiang et al. 2026"
     ),
     "experts/table2": Entry(
-        "hhat.experiments.experts_table2:EXPERIMENT", "size, operations and time (claims only)", "Jiang et al. 2026"
+        "hhat.experiments.experts_table2:EXPERIMENT", "size, operations and time", "Jiang et al. 2026"
     ),
     "isac/fig2": Entry(
         "hhat.experiments.isac_fig2:EXPERIMENT",

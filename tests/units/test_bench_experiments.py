@@ -26,7 +26,7 @@ PAPERS = {
 OF_PAPERS = [f"{paper}/{place}" for paper, places in PAPERS.items() for place in places.split()]
 WAITING = [name for name in NAMES if registry.load("experiments", name).waits_for]
 RUNNABLE = [name for name in NAMES if name not in WAITING]
-LATER = {"experts-vb-paper-scarce", "diffusion-posterior", "ldamp", "wgan"}
+LATER: set[str] = set()
 """Labels that claims of runnable experiments name, of methods that are not there yet; one that comes is struck off"""
 PAGE = Path(__file__).parents[2] / "docs" / "papers.md"
 

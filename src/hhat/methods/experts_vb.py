@@ -3,11 +3,12 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from hhat import registry
 from hhat.methods.base import Method, noise_info, noise_of
 from hhat.methods.covariance_mixture import CovarianceMixture
 from hhat.methods.expert_choice import EvidenceStart, Judgement, Start, UniformStart, counted, expected_log
