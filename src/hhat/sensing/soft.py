@@ -35,7 +35,7 @@ class SoftEm(Calibrator):
     angles within the sector, along the range as the Gaussian of the Cramer-Rao bound. Then g and p by the moments of
     what stands out, unless given, and the common shift as in `eigenvector`.
     snr, presence: assumed; None: estimated from the maps' largest values of the step before
-    find_shift:    False: the shift comes from the sectors' edges alone, as EM has it; how many steps that takes was not measured
+    find_shift:    False: the shift comes from the edges of the sectors alone, as EM has it; its rate was not measured
     Source: isac calibration, B7.
     """
 
