@@ -1,4 +1,5 @@
-"""The battery must catch mistakes: each test plants one in the library and expects a contract to fail."""
+"""The battery must catch mistakes: each test plants one in the library and expects a contract to fail. That the slow
+ones among the contracts hold without it is what their own tests say."""
 
 import pytest
 import torch
@@ -53,10 +54,10 @@ def test_variance_per_real_dimension(monkeypatch):
 
 
 def test_missing_extrinsic(monkeypatch):
-    test_limits.check_gaussian_limit("oamp")
+    test_limits.check_gaussian_limit("oamp", max_steps=300)
     monkeypatch.setattr(oamp, "extrinsic", lambda after, before: after)
     with pytest.raises(AssertionError):
-        test_limits.check_gaussian_limit("oamp")
+        test_limits.check_gaussian_limit("oamp", max_steps=300)
 
 
 @pytest.mark.parametrize("module", ["oamp", pytest.param("amp", marks=pytest.mark.slow)])
@@ -64,7 +65,6 @@ def test_doubled_noise(monkeypatch, module):
     import importlib
 
     case = {"oamp": "oamp known", "amp": "gamp known"}[module]
-    test_calibration.check_calibration(case)
     annealed = methods_base.annealed_noise
     target = importlib.import_module(f"hhat.methods.{module}")
     monkeypatch.setattr(target, "annealed_noise", lambda state, obs: 2 * annealed(state, obs))

@@ -10,7 +10,7 @@ from hhat.random import complex_normal, generator, qpsk
 from hhat.types import Observation
 
 
-def draw(prior, num=150, rx=16, tx=64, pilots=38, noise_var=0.1, label="calibration"):
+def draw(prior, num=60, rx=16, tx=64, pilots=38, noise_var=0.1, label="calibration"):
     gen = generator(label)
     op = Kron(Identity((rx,)), Dense(qpsk((tx, pilots), gen).mT / pilots**0.5))
     x = prior.sample((num, rx, tx), gen)

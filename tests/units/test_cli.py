@@ -335,8 +335,8 @@ def test_numbers_that_json_cannot_hold_are_null():
 def test_interrupting_ends_with_130_and_leaves_no_file(tmp_path):
     out = tmp_path / "x.h5"
     code = (
-        "import signal, os, threading; from hhat.cli import main; import hhat.scenarios.cdl as c;"
-        "c.Cdl.draw = lambda *a: os.kill(os.getpid(), signal.SIGINT); sys.exit(main())"
+        "import signal, os, time; from hhat.cli import main; import hhat.scenarios.cdl as c;"
+        "c.Cdl.draw = lambda *a: (os.kill(os.getpid(), signal.SIGINT), time.sleep(30)); sys.exit(main())"
     )
     done = process("simulate", "cdl", "-o", out, code=code)
     assert done.returncode == 130 and done.stdout == "" and "Traceback" not in done.stderr
