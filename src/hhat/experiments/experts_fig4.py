@@ -12,9 +12,9 @@ HIGH_SNR_DB = 30.0
 SNRS_DB = tuple(5.0 * step for step in range(-2, 7))
 QUICK = (
     *("auto", *SPARSE, "rls", "lmmse", *experts_gauss.METHODS),
-    *("experts-vb", experts.PROPOSED, experts.SINGLE, "evidence-oamp"),
+    *("experts-vb", experts.PROPOSED, "evidence-oamp"),
 )
-"""ray-coupling takes seconds per channel, a sample covariance seconds to draw"""
+"""ray-coupling takes seconds per channel, a sample covariance seconds to draw, a sampler tens of milliseconds"""
 
 
 def points(snrs: tuple[float, ...], alphas: tuple[float, ...]) -> tuple:
