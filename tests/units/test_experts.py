@@ -197,6 +197,21 @@ def test_auto_takes_the_mixture_for_gaussian_experts():
     )
 
 
+def test_experts_of_any_kind_go_through_message_passing():
+    """Twice the same sparse expert is that expert; beside a Gaussian one it is still found."""
+    gen = generator("experts", "any kind")
+    sparse = bernoulli_gauss(0.2, var=5.0, learnable=False)
+    h = sparse.sample((20, 12), gen)
+    op = Dense(complex_normal((9, 12), gen))
+    obs = Observation(op.apply(h) + complex_normal((20, 9), gen, var=0.05), op, 0.05)
+    alone, twice = (hhat.solve(hhat.method("oamp", prior=p), obs).belief for p in (sparse, Experts((sparse, sparse))))
+    torch.testing.assert_close(twice.mean, alone.mean, rtol=1e-3, atol=1e-3)
+    prior = Experts((Gauss(1.0), sparse))
+    mixed, lmmse = (hhat.solve(hhat.method("auto", prior=p), obs).belief for p in (prior, Gauss(1.0)))
+    assert hhat.nmse_db(mixed.mean, h) < hhat.nmse_db(lmmse.mean, h) - 2
+    assert bool(hhat.solve(hhat.method("gamp", prior=prior), obs, max_steps=5).belief.mean.isfinite().all())
+
+
 @pytest.mark.parametrize("snr_db", [0.0, 20.0])
 def test_evidence_finds_the_profile_of_fixed_arrays_every_time(snr_db):
     scenes = [Cdl(profile=name, num_rx_ant=8, num_tx_ant=32, snr_db=snr_db) for name in "ABCD"]

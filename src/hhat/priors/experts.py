@@ -1,7 +1,7 @@
 """`experts`: one of several priors holds for all entries of an item at once, and which one is not known."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -47,8 +47,8 @@ class Experts(Prior):
     names: tuple[str, ...]
     learnable: bool
     ndim: int
-    basis: None
-    tied_axes: None
+    basis: None = field(init=False)
+    tied_axes: None = field(init=False)
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Experts(Prior):
         shapes = {expert.basis.out_shape for expert, _, _ in apart if expert.basis is not None}
         if len(shapes) > 1:
             raise ValueError(f"experts: expected priors of one channel, got bases for {sorted(shapes)}")
-        for field, value in (
+        for name, value in (
             ("experts", tuple(expert for expert, _, _ in apart)),
             ("weights", torch.stack([weight for _, weight, _ in apart], -1)),
             ("names", tuple(name for _, _, name in apart)),
@@ -87,7 +87,7 @@ class Experts(Prior):
             ("basis", None),
             ("tied_axes", None),
         ):
-            object.__setattr__(self, field, value)
+            object.__setattr__(self, name, value)
 
     @property
     def gaussian(self) -> bool:
