@@ -109,6 +109,16 @@ class Bound:
         return {"ratio": found.flatten(1).mean(1) if found.ndim > 1 else found}
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """Stands in the place of a method where what is compared is no estimate of a channel (sensing, say).
+
+    measure: slot, its truth included -> arrays to keep, one entry per realisation, and how many of them ended how
+    """
+
+    measure: Callable[[Slot], tuple[dict[str, Tensor], dict[str, int]]]
+
+
 def score_nothing(estimate: Estimate, slot: Slot) -> dict[str, Tensor]:
     """For experiments that only measure time."""
     return {}
@@ -126,7 +136,8 @@ class Experiment:
     name:     as registered, e.g. "start/demo"
     title:    one line for people
     scenario: point -> scenario with draw(n, gen) -> Slot
-    methods:  label -> (scenario -> method, or a `Bound`); the scenario is given for what only a genie knows
+    methods:  label -> (scenario -> method, `Bound` or `Measurement`); the scenario is given for what only a genie
+              knows
     profiles: "quick" and "full"
     metrics:  names from `hhat.bench.summary.METRICS`, or of an array that `score` keeps (its mean is taken)
     score:    (estimate, slot) -> arrays to keep, axis 0 running over realisations or blocks

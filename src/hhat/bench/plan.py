@@ -91,6 +91,6 @@ def _about(worker: Worker) -> dict[str, Any]:
         "snr_definition": about.snr_definition,
         "normalisation": about.normalisation,
         "source": about.source,
-        "axes": list(slot.obs.axes or ()),
+        "axes": list(getattr(slot.obs, "axes", None) or ()),  # echoes have none
         "subcarriers": list(about.subcarriers or ()),
     }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from hhat.bench.experiment import Bound, Experiment, Point, example_of
+from hhat.bench.experiment import Bound, Experiment, Measurement, Point, example_of
 from hhat.bench.recipe import machine, versions
 from hhat.bench.store import Cell
 from hhat.io.errors import InputError
@@ -97,15 +97,21 @@ class Worker:
         """Draw, estimate (only this is timed), score."""
         with torch_threads(task.threads):
             method = self.method(task.method, task.point)
-            if task.method not in self._warm and not isinstance(method, Bound):
+            if task.method not in self._warm and not isinstance(method, Bound | Measurement):
                 # the first call pays for imports and for factorisations that every later call at this point reuses
                 self._estimate(method, self.draw(1, "warm-up"))
                 self._warm.add(task.method)
             slot = self._block(task)
             wall, cpu = time.perf_counter(), time.process_time()
-            found = method.arrays(slot) if isinstance(method, Bound) else self._estimate(method, slot, task.block)
+            found: Any = (
+                (method.arrays(slot), {})
+                if isinstance(method, Bound)
+                else method.measure(slot)
+                if isinstance(method, Measurement)
+                else self._estimate(method, slot, task.block)
+            )
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            arrays, status = (found, {}) if isinstance(found, dict) else self._scored(found, slot, task.block == 0)
+            arrays, status = found if isinstance(found, tuple) else self._scored(found, slot, task.block == 0)
         return Cell(
             key=task.key,
             experiment=self.experiment.name,

@@ -142,6 +142,11 @@ class Echoes:
         }
         return replace(self, y=self.y[index], **cut)
 
+    def to(self, device: torch.device | str) -> "Echoes":
+        """The record on another device."""
+        held = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **held)
+
     def flat(self) -> "Echoes":
         """The same snapshots under one batch axis."""
         count = math.prod(self.batch_shape)
