@@ -44,7 +44,8 @@ class Streaming(Calibrator):
     margin_u: float = 0.012
     size: tuple[int, int] = SIZE
     coarse: tuple[int, int] = COARSE
-    max_steps: int = 4
+    # `calibrate` shows all snapshots at every step: a second one would count each twice
+    max_steps: int = 1
     tol: float | None = None
 
     def init(self, echoes: Echoes, gen: torch.Generator) -> State:
