@@ -264,6 +264,13 @@ def test_the_command_line_calibrates_and_estimates_with_it(tmp_path, call):
         assert code == 2 and out == "" and said in err and err.count("\n") == 1, (words, err)
 
 
+@pytest.mark.parametrize("method", ["eigenvector", "soft-em", "streaming"])
+def test_one_antenna_has_nothing_to_be_calibrated_against(method):
+    echoes = draw(8, num_rx_ant=1).obs
+    with pytest.raises(ValueError, match="at least two antennas"):
+        hhat.calibrate(echoes, hhat.calibrator(method, **({"warm": 4} if method == "streaming" else {})))
+
+
 def test_the_command_line_marks_what_failed(tmp_path, call):
     echoes, gains = tmp_path / "empty.h5", tmp_path / "kappa.safetensors"
     hhat.write(echoes, draw(200, presence=0.0))

@@ -14,7 +14,7 @@ from hhat.sensing.eigenvector import NEAR, Refined, blank, packed, read, shift_e
 from hhat.sensing.shift import most_likely, shifts
 from hhat.sensing.start import sector_gains, sector_moments
 from hhat.sensing.threshold import resolution
-from hhat.sensing.views import COARSE, SIZE, line_of, peaks, recentred, turned
+from hhat.sensing.views import COARSE, SIZE, cell_of, line_of, peaks, recentred, turned
 from hhat.types import State, Status
 
 RAMP = 3.0
@@ -62,7 +62,7 @@ class Streaming(Calibrator):
             if seen + count < self.warm:
                 return state
         at, k = line_of(flat), state["kappa"]
-        near = NEAR / float(at.max() - at.min())
+        near = NEAR * cell_of(at)
         views = peaks(flat, k, self.gate, self.margin_u, self.size, self.coarse)
         views = recentred(views, k, at, near, self.margin_u)
         var = resolution(flat, views.statistic - 1)[0]
