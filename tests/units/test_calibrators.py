@@ -151,6 +151,17 @@ def test_a_stream_resumes_bit_for_bit_and_warms_up(tmp_path):
     assert float(gain_errors(last.kappa, kappa).e1) < 3 * last.expected_e1
 
 
+def test_a_stream_given_at_once_is_one_block_and_counts_each_snapshot_once():
+    (slot := draw(600)), (calibrator := hhat.calibrator("streaming", warm=300))
+    ((_, block),) = hhat.follow(calibrator, [slot.obs])
+    found = hhat.calibrate(slot.obs, calibrator)
+    assert torch.equal(found.kappa, block.kappa) and torch.equal(found.var, block.var)
+    # as sure as the eigenvector of the same snapshots is, not four times as sure
+    wanted = hhat.calibrate(slot.obs).expected_e1
+    assert 0.6 * wanted < found.expected_e1 < 1.7 * wanted
+    assert hhat.calibrate(slot.obs.rows(slice(0, 100)), calibrator).status == Status.WARMING_UP
+
+
 def test_a_stream_follows_drift_that_frozen_gains_do_not():
     scene = EchoScene(**SMALL, drift_deg=20.0)
     slots = list(scene.slots(12, generator("drift"), links=400))
@@ -251,6 +262,13 @@ def test_the_command_line_calibrates_and_estimates_with_it(tmp_path, call):
     ):
         code, out, err = call(*words)
         assert code == 2 and out == "" and said in err and err.count("\n") == 1, (words, err)
+
+
+@pytest.mark.parametrize("method", ["eigenvector", "soft-em", "streaming"])
+def test_one_antenna_has_nothing_to_be_calibrated_against(method):
+    echoes = draw(8, num_rx_ant=1).obs
+    with pytest.raises(ValueError, match="at least two antennas"):
+        hhat.calibrate(echoes, hhat.calibrator(method, **({"warm": 4} if method == "streaming" else {})))
 
 
 def test_the_command_line_marks_what_failed(tmp_path, call):

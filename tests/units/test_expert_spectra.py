@@ -162,6 +162,19 @@ def test_one_item_without_a_batch_axis_is_that_item_of_the_batch():
         torch.testing.assert_close(one.info[name], whole.info[name][1])
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_without_noise_the_channel_of_a_thin_expert_is_found_exactly(dtype):
+    # 3 directions each, 8 samples: five of the received variances are 0
+    roots = [complex_normal((12, 3), generator("thin", k), torch.complex128) for k in range(2)]
+    prior = Experts([Gauss(basis=Dense(root)) for root in roots])
+    op = Dense(complex_normal((8, 12), generator("thin", "op"), dtype))
+    h = (5 * complex_normal((4, 3), generator("thin", "h"), torch.complex128) @ roots[1].mT).to(dtype)
+    obs = Observation(op.apply(h), op, torch.zeros((), dtype=h.real.dtype))
+    found = hhat.solve(CovarianceMixture(prior, learn_scale=True), obs)
+    assert found.status_counts() == {"OK": 4} and found.info["probability"][:, 1].min() > 0.999
+    assert torch.linalg.norm(found.belief.mean - h) < 1e-2 * torch.linalg.norm(h)
+
+
 def test_learned_scales_need_one_operator_and_white_noise():
     prior = experts()
     obs = observe(draw(prior, 2), 0.1)

@@ -149,6 +149,27 @@ def test_the_verb_learns_from_pilots_alone_and_estimate_takes_it(tmp_path, capsy
     assert estimated("--prior", "experts", "--weights", f"{blind},{known}")["method"] == "covariance-mixture"
 
 
+def test_an_array_too_small_for_angles_has_a_covariance_all_the_same():
+    axes = {"num_rx_ant": 1, "num_tx_ant": 8, "pilot_ratio": 2.0}
+    slot = Cdl(**axes).draw(40, generator("small"))
+    known = CaptureData(slot, "small", any_shape=True)
+    for model in (COVARIANCE, MIXTURE):
+        job = GaussTask(model, known, "small", model.recipe("quick", 0))
+        (batch,) = job.tests(20.0)
+        found = hhat.solve(job.method(job.finished(job.run()), batch), batch.obs)
+        error = (found.belief.mean - batch.h).abs().square().sum() / batch.h.abs().square().sum()
+        assert error < 0.1 and found.status.count_nonzero() == 0
+    with pytest.raises(ValueError, match="too few entries"):  # networks of a grid still need one
+        CaptureData(slot, "small").draw(1, (0.0, 0.0), generator("small"))
+
+
+def test_the_verb_takes_a_small_array_with_truth(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hhat.write("small.h5", Cdl(num_rx_ant=2, num_tx_ant=4, pilot_ratio=2.0).draw(40, generator("small")))
+    assert main(["train", "covariance", "--data", "small.h5", "-o", "out", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["measured"]) == 4
+
+
 def test_what_does_not_fit_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = scene().draw(6, generator("gauss", "wrong"))

@@ -26,6 +26,7 @@ from hhat.methods.expert_spectra import (
     log_evidence,
     noise_step,
     path_p_value,
+    received,
     scale_step,
     spectra,
     start_scale,
@@ -200,7 +201,7 @@ class CovarianceMixture(Method):
         noise = flat_noise(noise_of(state, obs), obs)
         moved = scale_step(log_scale, start, energy, power, noise)
         signal = moved.exp()[..., None] * power
-        share = (log_evidence(energy, signal + noise[..., None]) + weights).softmax(-1)
+        share = (log_evidence(energy, received(signal, noise[..., None])) + weights).softmax(-1)
         change = (share * (moved - log_scale).square()).sum(-1)
         new = {**state, "log_scale": moved.reshape(state["log_scale"].shape)}
         if obs.noise_var is None:
@@ -218,7 +219,7 @@ class CovarianceMixture(Method):
         found = []
         for piece, white, own in pieces:
             z = spectrum.rotated(piece)
-            total = own[..., None] * spectrum.power + white[..., None]
+            total = received(own[..., None] * spectrum.power, white[..., None])
             joint = log_evidence(squared(z), total) + weights
             share = joint.softmax(-1)
             distance = _chosen((squared(z) / total).sum(-1), share)

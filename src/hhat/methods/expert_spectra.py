@@ -155,12 +155,20 @@ def scale_step(log_scale: Tensor, start: Tensor, energy: Tensor, power: Tensor, 
     d/dlog c = sum_m r_m (e_m / t_m - 1),  information = sum_m r_m^2,  t = c power + noise, r = c power / t
     """
     signal = log_scale.exp()[..., None] * power
-    total = signal + noise[..., None]
+    total = received(signal, noise[..., None])
     share = signal / total
     slope = (share * (energy / total - 1)).sum(-1)
     tiny = torch.finfo(slope.dtype).tiny
     moved = log_scale + (slope / share.square().sum(-1).clamp_min(tiny)).clamp(-STEP, STEP)
     return torch.minimum(torch.maximum(moved, start - REACH), start + REACH)
+
+
+def received(signal: Tensor, noise: Tensor) -> Tensor:
+    """Variances of U^H y, (..., M): signal + noise, at least the round-off of the largest. Without noise those of
+    directions that an expert does not reach would be 0."""
+    total = signal + noise
+    least = torch.finfo(total.dtype).eps * total.amax(-1, keepdim=True)
+    return torch.maximum(total, least.clamp_min(torch.finfo(total.dtype).tiny))
 
 
 def log_evidence(energy: Tensor, total: Tensor) -> Tensor:
@@ -197,6 +205,6 @@ def path_p_value(spectrum: Spectra, op: LinearOp, y: Tensor, best: Tensor, scale
     found = torch.zeros(len(best), dtype=torch.float64, device=y.device)
     for k in best.unique().tolist():
         for rows in (best == k).nonzero()[:, 0].split(ITEMS):
-            total = (scale[rows, None] * spectrum.power[k] + noise[rows]).clamp_min(torch.finfo(scale.dtype).tiny)
+            total = received(scale[rows, None] * spectrum.power[k], noise[rows])
             found[rows] = spectrum.strongest(k, op, y[rows] @ spectrum.vectors[k].conj(), total).double()
     return (spectrum.num_cells * (-found / SLACK).exp()).clamp_max(1)

@@ -14,9 +14,9 @@ from hhat.ops.dense import Dense
 from hhat.ops.linalg import squared
 from hhat.priors.base import Prior
 from hhat.priors.expert import PLANES, Expert, angles, expert_from, film_cnn
+from hhat.priors.reverse import reverse_samples
 from hhat.priors.schedule import Schedule
 from hhat.priors.weights import Trained, read_weights, shipped
-from hhat.random import complex_normal
 from hhat.types import Gaussian, Shape
 
 SAMPLE_STEPS = 100
@@ -90,13 +90,8 @@ class Diffusion(Prior):
     def sample(self, shape: Shape, gen: torch.Generator, dtype: torch.dtype = torch.complex64) -> Tensor:
         schedule = self._known.schedule
         levels = schedule.var(schedule.times(self.sample_steps)).tolist()
-        unit = replace(self, scale=1.0)
-        z = complex_normal(shape, gen, dtype, self._known.power.mean().item() + levels[0])
-        for v, after in zip(levels, [*levels[1:], 0.0], strict=True):
-            share = 1 - after / v
-            x = unit.denoise(Gaussian(z, torch.tensor(v, dtype=z.real.dtype)))
-            noise = complex_normal(shape, gen, dtype, after * share + share**2 * x.var)
-            z = share * x.mean + (1 - share) * z + noise
+        power = self._known.power.mean().item()
+        z = reverse_samples(replace(self, scale=1.0), levels, power, shape, gen, dtype)
         return (z * self._factor(z)).to(dtype)
 
     def scaled(self, c: Tensor | complex | float) -> "Diffusion":

@@ -17,7 +17,7 @@ from hhat.sensing.echoes import Echoes
 from hhat.sensing.shift import Angles, log_likelihood, most_likely, shifts, stray_share
 from hhat.sensing.start import sector_start
 from hhat.sensing.threshold import false_alarm, resolution, snr_of
-from hhat.sensing.views import COARSE, SIZE, Views, line_of, peaks, recentred, turned
+from hhat.sensing.views import COARSE, SIZE, Views, cell_of, line_of, peaks, recentred, turned
 from hhat.types import State, Status
 
 NEAR = 0.25
@@ -100,7 +100,7 @@ class Eigenvector(Calibrator):
         at = line_of(echoes)
         if not len(seen.u):
             return Refined(k, scatter.scatter(seen.z, seen.weight, k), seen, math.inf)
-        near = NEAR / float(at.max() - at.min())
+        near = NEAR * cell_of(at)
         var = None
         for _ in range(max(1, self.passes)):
             if self.passes:

@@ -15,7 +15,7 @@ from hhat.sensing.echoes import Echoes
 from hhat.sensing.eigenvector import NEAR, Eigenvector, Refined, blank, packed, read, shift_evidence
 from hhat.sensing.shift import most_likely, shifts
 from hhat.sensing.threshold import resolution, snr_of
-from hhat.sensing.views import COARSE, SIZE, Views, line_of, peaks, recentred, turned
+from hhat.sensing.views import COARSE, SIZE, Views, cell_of, line_of, peaks, recentred, turned
 from hhat.types import State
 
 FLOOR = 6.0
@@ -64,7 +64,7 @@ class SoftEm(Calibrator):
         at, k = line_of(echoes), state["kappa"]
         margin = self.margin_u if self.find_shift else 0.0
         views = peaks(echoes, k, FLOOR, margin, self.size, self.coarse)
-        near = NEAR / float(at.max() - at.min())
+        near = NEAR * cell_of(at)
         views = recentred(views, k, at, near, margin)
         known = state["snr"] if math.isfinite(state["snr"]) else snr_of(views.statistic)[0]
         snr = self.snr or (known if math.isfinite(known) and known > 0 else 1.0)

@@ -14,7 +14,7 @@ from hhat.sensing.eigenvector import NEAR, Refined, blank, packed, read, shift_e
 from hhat.sensing.shift import most_likely, shifts
 from hhat.sensing.start import sector_gains, sector_moments
 from hhat.sensing.threshold import resolution
-from hhat.sensing.views import COARSE, SIZE, line_of, peaks, recentred, turned
+from hhat.sensing.views import COARSE, SIZE, cell_of, line_of, peaks, recentred, turned
 from hhat.types import State, Status
 
 RAMP = 3.0
@@ -44,7 +44,8 @@ class Streaming(Calibrator):
     margin_u: float = 0.012
     size: tuple[int, int] = SIZE
     coarse: tuple[int, int] = COARSE
-    max_steps: int = 4
+    # `calibrate` shows all snapshots at every step: a second one would count each twice
+    max_steps: int = 1
     tol: float | None = None
 
     def init(self, echoes: Echoes, gen: torch.Generator) -> State:
@@ -61,7 +62,7 @@ class Streaming(Calibrator):
             if seen + count < self.warm:
                 return state
         at, k = line_of(flat), state["kappa"]
-        near = NEAR / float(at.max() - at.min())
+        near = NEAR * cell_of(at)
         views = peaks(flat, k, self.gate, self.margin_u, self.size, self.coarse)
         views = recentred(views, k, at, near, self.margin_u)
         var = resolution(flat, views.statistic - 1)[0]

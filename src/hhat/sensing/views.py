@@ -115,6 +115,14 @@ def turned(views: Views, d: Tensor, k: Complex[Tensor, " rx"], positions: Float[
     return replace(views, z=z, u=views.u + d, statistic=squared(z @ k.conj()) / squared(k).sum())
 
 
+def cell_of(positions: Float[Tensor, " rx"]) -> float:
+    """The array's resolution in u, 1 / aperture. ValueError for one antenna, whose gain no echo tells."""
+    aperture = float(positions.max() - positions.min())
+    if not aperture > 0:
+        raise ValueError(f"calibrate: expected at least two antennas apart from each other, got {len(positions)}")
+    return 1 / aperture
+
+
 def line_of(echoes: Echoes) -> Float[Tensor, " rx"]:
     """The antennas' positions in wavelengths, in the real precision of y."""
     return positions_of(echoes).to(echoes.y.real)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hhat.methods.auto import basis_for
-from hhat.ops import Fourier, Kron, LinearOp
+from hhat.ops import Fourier, Identity, Kron, LinearOp
 from hhat.random import complex_normal, generator
 from hhat.scenarios.cdl import Cdl
 from hhat.scenarios.near_field import NearField
@@ -87,12 +87,15 @@ class CaptureData:
     """The true channels of a capture through its own pilots, in the basis that fits its axes, with fresh noise.
 
     law: gives the exact E vec(h) vec(h)^H, where it is known; it may take seconds, and few ask
+    any_shape: also channels with too few entries to resolve angles or delays, in no basis: what is no network of a
+    grid, such as a covariance, needs none
     Raises ValueError for a capture without truth or with fewer snapshots than HELD_OUT.
     """
 
     slot: Slot
     name: str = "capture"
     law: Callable[[], Tensor] | None = None
+    any_shape: bool = False
 
     def __post_init__(self):
         if not hasattr(self.slot.truth, "h"):
@@ -137,6 +140,8 @@ class CaptureData:
         obs = with_noise(h, self.slot.obs, snr_db, gen)
         shape = tuple(obs.op.in_shape)
         basis = basis_for(shape, obs.axes or ("ant",) * len(shape), self.slot.about.subcarriers)[0]
+        if basis is None and self.any_shape:
+            basis = Identity(shape)
         if basis is None:
             raise ValueError(f"{self.name}: axes {obs.axes} of sizes {shape}: too few entries for angles or delays")
         return Batch(h, obs, basis)

@@ -87,8 +87,9 @@ def task_for(model: str, data: str | None = None, profile: str = "full", seed: i
     return Task(found, known, words, recipe)
 
 
-def data_for(data: str, seed: int, blind: bool = False) -> tuple[Data | PilotData, str]:
-    """What is learned from and what a card calls it; blind: captures without truth as well."""
+def data_for(data: str, seed: int, gaussian: bool = False) -> tuple[Data | PilotData, str]:
+    """What is learned from and what a card calls it; gaussian: captures without truth and channels of any shape as
+    well."""
     cdl = cdl_data(data, seed)
     if cdl is not None:
         return cdl, cdl_words(data, seed)
@@ -98,12 +99,12 @@ def data_for(data: str, seed: int, blind: bool = False) -> tuple[Data | PilotDat
             raise ValueError(f"--data: '{data}' is neither a file nor a scenario; there are: {there}")
         slot = read(data)
         words = f"capture {Path(data).name}"
-        if blind and slot.truth is None:
+        if gaussian and slot.truth is None:
             return PilotData(slot, data), f"{words}, its pilots alone"
-        return CaptureData(slot, data), words
+        return CaptureData(slot, data, any_shape=gaussian), words
     scene = registry.build("scenarios", data, {})
     if isinstance(scene, NearField):
         told = {f.name: getattr(scene, f.name) for f in fields(scene) if f.name != "snr_db"}
         return UnitsData(scene), f"units of {data} {told}"
     slot = scene.draw(SCENARIO_CHANNELS, generator("train", "scenario", seed))
-    return CaptureData(slot, data), f"{SCENARIO_CHANNELS} channels of {data}, seed {seed}"
+    return CaptureData(slot, data, any_shape=gaussian), f"{SCENARIO_CHANNELS} channels of {data}, seed {seed}"
