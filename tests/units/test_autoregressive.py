@@ -69,7 +69,10 @@ def test_fewer_pilots_than_coefficients_come_near_the_kalman_filter():
 def test_a_factor_beside_a_prior_is_bayes_rule():
     """Moments and evidence by sums over a grid of the complex plane, for zero-or-Gauss."""
     prior = bernoulli_gauss(0.4, var=1.5, learnable=False)
-    told, r = Gaussian(torch.tensor(0.5 + 0.2j), torch.tensor(0.8)), Gaussian(torch.tensor([0.3 - 0.4j]), torch.tensor(0.5))
+    told, r = (
+        Gaussian(torch.tensor(0.5 + 0.2j), torch.tensor(0.8)),
+        Gaussian(torch.tensor([0.3 - 0.4j]), torch.tensor(0.5)),
+    )
     factor = told.message()
     found = Informed(prior, factor.precision, factor.shift)
     line = torch.linspace(-7, 7, 1201, dtype=torch.float64)
@@ -85,7 +88,11 @@ def test_a_factor_beside_a_prior_is_bayes_rule():
     def moments(weight):
         """Of prior times `weight`: mass, mean, second moment."""
         mass = (slab * weight).sum() * cell + spike * weight[middle, middle]
-        return mass, (slab * weight * grid).sum() * cell / mass, (slab * weight * grid.abs().square()).sum() * cell / mass
+        return (
+            mass,
+            (slab * weight * grid).sum() * cell / mass,
+            (slab * weight * grid.abs().square()).sum() * cell / mass,
+        )
 
     before, prior_mean, second = moments(likely)
     after, mean, power = moments(likely * normal(r.mean, 0.5))

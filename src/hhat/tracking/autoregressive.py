@@ -1,6 +1,6 @@
 """`autoregressive-tracking`: any prior, and what earlier slots told of this one."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -119,7 +119,9 @@ class AutoregressiveTracking(Method):
         """The likelihood of this slot's x from that of the last one's; of no precision it keeps none."""
         c, now = float(self.correlation), prior.moments()
         spread = 1 + (1 - c**2) * now.var * known.precision
-        return Message(c**2 * known.precision / spread, c * (known.shift - (1 - c) * now.mean * known.precision) / spread)
+        return Message(
+            c**2 * known.precision / spread, c * (known.shift - (1 - c) * now.mean * known.precision) / spread
+        )
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "AutoregressiveTracking":
