@@ -6,6 +6,7 @@ import torch
 import hhat
 from hhat.methods.oamp import Oamp
 from hhat.ops import Dense, Diagonal, Identity
+from hhat.ops.posterior import posterior
 from hhat.priors import Gauss, bernoulli_gauss
 from hhat.priors.informed import Informed
 from hhat.random import complex_normal, generator
@@ -41,8 +42,10 @@ def test_a_gaussian_prior_and_a_diagonal_operator_make_a_kalman_filter(correlati
     slots = [Observation(complex_normal((3, 7), gen, DOUBLE, 2.0), Diagonal(gain), n) for n in noise]
     method = AutoregressiveTracking(Gauss(p, mu), correlation, Oamp(average_axes=(), damping=1.0), 3)
     want = kalman(slots, mu, torch.diag(p).to(DOUBLE).expand(3, 7, 7), correlation)
-    for (_, est), (m, v) in zip(hhat.track(method, slots), want, strict=True):
+    for slot, (state, est), (m, v) in zip(slots, hhat.track(method, slots), want, strict=True):
         torch.testing.assert_close(est.belief.mean, m, rtol=1e-10, atol=1e-12)
+        again = posterior(slot.op, slot.y, method.factor(state, slot), slot.noise_var).belief  # prior and past in one
+        torch.testing.assert_close(again.mean, m, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(est.belief.var, v, rtol=1e-10, atol=0)
 
 

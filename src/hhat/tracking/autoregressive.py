@@ -36,14 +36,15 @@ class AutoregressiveTracking(Method):
 
     (about the prior's mean where it is not 0). A posterior carried on would count the prior once more in every slot.
     With a Gaussian prior and a diagonal operator this is the Kalman filter. Else it is approximate in three ways:
-    the reversed step is taken as Gaussian; errors of coefficients as independent; and c x + sqrt(1 - c^2) w as of the
-    prior's law, which holds for Gaussian laws alone.
+    the reversed step is taken as Gaussian; errors of coefficients as independent, which with the same pilots in every
+    slot makes the stated variance too small; and c x + sqrt(1 - c^2) w as of the prior's law, which holds for Gaussian
+    laws alone.
 
     prior:       of any kind; None: white, at the received power. A learnable one takes an EM step per slot.
     correlation: c, of neighbouring slots, 0..1, known
     inner:       a method with a `prior` and info "pseudo_observation" and "coefficients"; None: Oamp(damping=0.4)
     inner_steps: of `inner` per slot
-    info: coefficients, pseudo_observation (r and L in one), prior.
+    info: coefficients, pseudo_observation (r), prior.
     Raises ValueError for a correlation outside 0..1, an inner method without a prior, and inner_steps < 1.
     Source: none for the exchange with a learned prior; Kalman 1960 is its Gaussian case, in information form.
     """
@@ -86,9 +87,8 @@ class AutoregressiveTracking(Method):
         est, noise = through_slot(inner, informed, state["noise_var"], obs, self.inner_steps)
         x, fresh = est.info["coefficients"], est.info["pseudo_observation"]
         known = fresh.message() + told
-        r = known.gaussian()
         if prior.learnable:
-            prior = prior.learn(r)
+            prior = prior.learn(known.gaussian())
         shape = x.mean.shape
         return {
             **state,
@@ -97,8 +97,8 @@ class AutoregressiveTracking(Method):
             "shift": known.shift,
             "x": x.mean,
             "v": x.var.expand(shape),
-            "r": r.mean,
-            "r_var": r.var.expand(shape),
+            "r": fresh.mean,
+            "r_var": fresh.var.expand(shape),
             "h": est.belief.mean,
             "h_var": est.belief.var.expand(est.belief.mean.shape),
             "noise_var": noise,
