@@ -87,6 +87,11 @@ METHODS = {
         "sparse channels from slot to slot: Markov support, Gauss-Markov values, learned on the way",
         "Ziniel & Schniter 2013",
     ),
+    "autoregressive-tracking": Entry(
+        "hhat.tracking.autoregressive:AutoregressiveTracking",
+        "any prior, a learned one too, and what earlier slots told; AR(1) of known correlation",
+        "hhat; Kalman 1960",
+    ),
     "decentralised": Entry(
         "hhat.decentralized.method:Decentralised",
         "units estimate their antennas, a centre fuses and refines",

@@ -200,6 +200,7 @@ def test_unknowns_that_are_not_seen(name):
     assert est.belief.mean[..., 6:].abs().max() < 1e-3
     # these average variances over what the operator mixes: right in sum only
     averaging = ("ldamp", "oamp", "uamp", "auto", "hybrid", "sparse-tracking", "decentralised", "oamp-decentralised")
+    averaging += ("autoregressive-tracking",)
     if name not in averaging:
         assert (est.belief.var.expand(h.shape)[..., 6:] > 0.1).all()
 

@@ -30,6 +30,7 @@ DEFAULT_PRIOR = {
     "uamp": "pattern-coupled",
     "off-grid": "gauss",
     "sparse-tracking": "gauss",
+    "autoregressive-tracking": "gauss",
 }
 """What a sparse method takes where no prior is named; lasso, omp and sbl use its basis alone."""
 HALF_WAVE = 0.5

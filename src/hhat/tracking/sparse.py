@@ -129,13 +129,21 @@ class SparseTracking(Method):
     def _slot(self, predicted: Prediction, noise_var: Tensor, obs: Observation) -> tuple[Estimate, Tensor]:
         """One slot under its predicted prior, and the noise variance to go on with where none is given."""
         basis = None if self.prior is None else self.prior.basis
-        inner = replace(self.inner or Oamp(damping=DAMPING), prior=predicted.mixture(basis))  # type: ignore[type-var]
-        # the inner method's noise level starts at, and with given noise stays at, the lowest: the given one
-        held = {} if obs.noise_var is None else {"noise_var": torch.zeros_like(noise_var)}
-        now = {**inner.init(obs, generator("sparse-tracking")), "noise_var": noise_var}
-        for _ in range(self.inner_steps):
-            now = inner.step({**now, **held}, obs)
-        return inner.read(now, obs), noise_var if held else now["noise_var"]
+        inner = self.inner or Oamp(damping=DAMPING)
+        return through_slot(inner, predicted.mixture(basis), noise_var, obs, self.inner_steps)
+
+
+def through_slot(
+    inner: Method, prior: Prior, noise_var: Tensor, obs: Observation, steps: int
+) -> tuple[Estimate, Tensor]:
+    """`steps` steps of `inner` under a predicted prior, and the noise variance to go on with where none is given."""
+    method = replace(inner, prior=prior)  # type: ignore[type-var]
+    # the inner method's noise level starts at, and with given noise stays at, the lowest: the given one
+    held = {} if obs.noise_var is None else {"noise_var": torch.zeros_like(noise_var)}
+    now = {**method.init(obs, generator("sparse-tracking")), "noise_var": noise_var}
+    for _ in range(steps):
+        now = method.step({**now, **held}, obs)
+    return method.read(now, obs), noise_var if held else now["noise_var"]
 
 
 def _where(mask: Tensor, new: State, old: State) -> State:
