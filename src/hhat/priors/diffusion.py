@@ -12,7 +12,7 @@ from hhat.nets.start import start_weights
 from hhat.ops.base import LinearOp
 from hhat.ops.dense import Dense
 from hhat.ops.linalg import squared
-from hhat.priors.base import Prior
+from hhat.priors.denoiser import DenoiserPrior
 from hhat.priors.expert import PLANES, Expert, angles, expert_from, film_cnn
 from hhat.priors.reverse import reverse_samples
 from hhat.priors.schedule import Schedule
@@ -23,7 +23,7 @@ SAMPLE_STEPS = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Diffusion(Prior):
+class Diffusion(DenoiserPrior):
     """x / scale is what the expert was trained on: E[x | r] by its network, the variance by its table; h = basis(x).
 
       denoise   the network at the time t whose (1 - abar_t)/abar_t is the variance of r; the variance is the mean error
@@ -93,23 +93,6 @@ class Diffusion(Prior):
         power = self._known.power.mean().item()
         z = reverse_samples(replace(self, scale=1.0), levels, power, shape, gen, dtype)
         return (z * self._factor(z)).to(dtype)
-
-    def scaled(self, c: Tensor | complex | float) -> "Diffusion":
-        return replace(self, scale=self.scale * torch.as_tensor(c))
-
-    def log_evidence(self, r: Gaussian) -> Tensor:
-        total = self.moments().var + r.var
-        log = -math.log(math.pi) - total.log() - squared(r.mean) / total
-        return log.expand(r.mean.shape).sum(self.event_axes())
-
-    def learn(self, r: Gaussian) -> "Diffusion":
-        return self
-
-    def params(self) -> dict[str, Tensor]:
-        return {"scale": self.scale}  # type: ignore[dict-item]
-
-    def with_params(self, params: dict[str, Tensor]) -> "Diffusion":
-        return replace(self, scale=params["scale"])
 
     @property
     def _known(self) -> Expert:

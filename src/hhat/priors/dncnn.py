@@ -1,7 +1,6 @@
 """`dncnn`: a learned prior, known by a convolutional denoiser; its variance by Monte Carlo divergence."""
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +13,7 @@ from hhat.nets.dncnn import DnCnn
 from hhat.nets.start import start_weights
 from hhat.ops.base import LinearOp
 from hhat.ops.linalg import squared
-from hhat.priors.base import Prior
+from hhat.priors.denoiser import DenoiserPrior
 from hhat.priors.divergence import divergence, probe_for
 from hhat.priors.expert import angles
 from hhat.priors.reverse import reverse_samples
@@ -76,7 +75,7 @@ class Residual:
 
 
 @dataclass(frozen=True, eq=False)
-class Dncnn(Prior):
+class Dncnn(DenoiserPrior):
     """x / scale is what the network was trained on: E[x | r] by `Residual`, h = basis(x).
 
     The variance is the network's own, by Tweedie's formula with one fixed probe (`divergence`): v tr(df/dr) / N, one
@@ -145,23 +144,6 @@ class Dncnn(Prior):
         levels = (p * 10 ** (-torch.linspace(LOWEST_DB, HIGHEST_DB, self.sample_steps) / 10)).tolist()
         z = reverse_samples(replace(self, scale=1.0), levels, p, shape, gen, dtype)
         return z * self.scale.to(z.dtype)  # type: ignore[union-attr]
-
-    def scaled(self, c: Tensor | complex | float) -> "Dncnn":
-        return replace(self, scale=self.scale * torch.as_tensor(c))
-
-    def log_evidence(self, r: Gaussian) -> Tensor:
-        total = self.moments().var + r.var
-        log = -math.log(math.pi) - total.log() - squared(r.mean) / total
-        return log.expand(r.mean.shape).sum(self.event_axes())
-
-    def learn(self, r: Gaussian) -> "Dncnn":
-        return self
-
-    def params(self) -> dict[str, Tensor]:
-        return {"scale": self.scale}  # type: ignore[dict-item]
-
-    def with_params(self, params: dict[str, Tensor]) -> "Dncnn":
-        return replace(self, scale=params["scale"])
 
     @property
     def _known(self) -> Residual:
