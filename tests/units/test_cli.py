@@ -336,6 +336,8 @@ def test_interrupting_ends_with_130_and_leaves_no_file(tmp_path):
     out = tmp_path / "x.h5"
     code = (
         "import signal, os, time; from hhat.cli import main; import hhat.scenarios.cdl as c;"
+        # a shell in the background hands on SIGINT ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "c.Cdl.draw = lambda *a: (os.kill(os.getpid(), signal.SIGINT), time.sleep(30)); sys.exit(main())"
     )
     done = process("simulate", "cdl", "-o", out, code=code)
