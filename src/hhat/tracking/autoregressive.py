@@ -20,7 +20,7 @@ from hhat.methods.readout import denoiser_factor
 from hhat.priors.base import Prior
 from hhat.priors.gauss import Gauss
 from hhat.priors.informed import Informed
-from hhat.tracking.sparse import DAMPING, through_slot
+from hhat.tracking.sparse import DAMPING, check_inner, through_slot
 from hhat.types import Estimate, Gaussian, Message, Observation, State
 
 
@@ -61,10 +61,7 @@ class AutoregressiveTracking(Method):
         where = "autoregressive-tracking"
         if not 0 <= self.correlation <= 1:
             raise ValueError(f"{where}: correlation: expected 0..1, got {self.correlation}")
-        if self.inner is not None and not (self.inner.uses_prior and hasattr(self.inner, "prior")):
-            raise ValueError(f"{where}: inner: {type(self.inner).__name__} takes no prior; use Oamp or Gamp")
-        if self.inner_steps < 1:
-            raise ValueError(f"{where}: inner_steps: expected at least 1, got {self.inner_steps}")
+        check_inner(where, self.inner, self.inner_steps)
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         task = problem(obs, self.prior)

@@ -51,10 +51,7 @@ class SparseTracking(Method):
     inner_steps: int = 20
 
     def __post_init__(self):
-        if self.inner is not None and not (self.inner.uses_prior and hasattr(self.inner, "prior")):
-            raise ValueError(f"sparse-tracking: inner: {type(self.inner).__name__} takes no prior; use Oamp or Gamp")
-        if self.inner_steps < 1:
-            raise ValueError(f"sparse-tracking: inner_steps: expected at least 1, got {self.inner_steps}")
+        check_inner("sparse-tracking", self.inner, self.inner_steps)
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         task = problem(obs, self.prior)
@@ -131,6 +128,14 @@ class SparseTracking(Method):
         basis = None if self.prior is None else self.prior.basis
         inner = self.inner or Oamp(damping=DAMPING)
         return through_slot(inner, predicted.mixture(basis), noise_var, obs, self.inner_steps)
+
+
+def check_inner(where: str, inner: Method | None, steps: int) -> None:
+    """ValueError for a method that cannot solve a slot under a predicted prior, or for no step of it."""
+    if inner is not None and not (inner.uses_prior and hasattr(inner, "prior")):
+        raise ValueError(f"{where}: inner: {type(inner).__name__} takes no prior; use Oamp or Gamp")
+    if steps < 1:
+        raise ValueError(f"{where}: inner_steps: expected at least 1, got {steps}")
 
 
 def through_slot(
