@@ -172,7 +172,8 @@ OPERATORS = {
         "Steering": "exp(j 2 pi position coordinate): angle or delay dictionary",
         "Polar": "spherical waves over a line array: angle and distance dictionary",
         "Tones": "a matrix of its own per subcarrier, Y_k = A_k X_k",
-        "Select": "some entries: combs, hops, lost tones",
+        "Select": "some entries: combs, lost tones",
+        "Hops": "other tones in every symbol",
         "KhatriRao": "candidate cells of a Kron dictionary: sum_c x_c a_c b_c^T",
         "Compose": "one after the other",
     }.items()

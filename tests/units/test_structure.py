@@ -15,7 +15,7 @@ ORDER = (
     ["nets"],
     ["priors"],
     ["methods"],
-    ["tracking", "sensing", "decentralized", "sionna"],
+    ["tracking", "sensing", "extrapolation", "decentralized", "sionna"],
     ["scenarios", "train", "io"],
     ["bench"],
     ["experiments"],

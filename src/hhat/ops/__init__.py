@@ -4,6 +4,7 @@ from hhat.ops.base import Adjoint, LinearOp
 from hhat.ops.compose import Compose
 from hhat.ops.dense import Dense, Steering
 from hhat.ops.elementary import Diagonal, Fourier, Identity, Select
+from hhat.ops.hops import Hops
 from hhat.ops.khatri_rao import KhatriRao
 from hhat.ops.polar import Polar
 from hhat.ops.posterior import Posterior, condition, posterior
@@ -17,6 +18,7 @@ __all__ = [
     "Dense",
     "Diagonal",
     "Fourier",
+    "Hops",
     "Identity",
     "KhatriRao",
     "Kron",

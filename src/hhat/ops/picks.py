@@ -6,14 +6,15 @@ from torch import Tensor
 from hhat.ops.base import LinearOp
 from hhat.ops.compose import Compose
 from hhat.ops.elementary import Diagonal, Identity, Select
+from hhat.ops.hops import Hops
 from hhat.ops.structured import Kron, swap
 
 
 def is_pick(op: LinearOp) -> bool:
-    """Does op only pick entries (`Select`, and `Kron` of such)?"""
+    """Does op only pick entries (`Select`, `Hops`, and `Kron` of such)?"""
     if isinstance(op, Kron):
         return is_pick(op.left) and is_pick(op.right)
-    return isinstance(op, Identity | Select)
+    return isinstance(op, Identity | Select | Hops)
 
 
 def entries(op: LinearOp) -> tuple[Tensor, LinearOp] | None:
@@ -49,6 +50,8 @@ def picked(pick: LinearOp, v: Tensor) -> Tensor:
         return swap(picked(pick.left, v), right, left)
     if isinstance(pick, Compose):
         return picked(pick.outer, picked(pick.inner, v))
+    if isinstance(pick, Hops):
+        return pick.apply(v.expand(*v.shape[:-2], *pick.in_shape))
     return v if isinstance(pick, Identity) or v.shape[-1] == 1 else pick.apply(v)
 
 

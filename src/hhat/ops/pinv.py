@@ -8,6 +8,7 @@ from hhat.ops.base import LinearOp, cached
 from hhat.ops.compose import Compose
 from hhat.ops.dense import Dense
 from hhat.ops.elementary import Diagonal, Select
+from hhat.ops.hops import Hops
 from hhat.ops.khatri_rao import KhatriRao
 from hhat.ops.linalg import squared
 from hhat.ops.structured import BlockDiag, Kron, Stack
@@ -30,7 +31,7 @@ def _pinv(op: LinearOp, like: Tensor) -> tuple[LinearOp, Tensor]:
         largest = size.amax(tuple(range(-op.ndim, 0)), keepdim=True)
         live = ~(size <= CUTOFF[like.dtype] * largest)  # NaN stays live and marks its own item
         return Diagonal(torch.where(live, 1 / op.values, 0), op.ndim), live.to(ones.dtype)
-    if isinstance(op, Select):
+    if isinstance(op, Select | Hops):
         return op.H, op.adjoint(like.real.new_ones(op.out_shape))
     if isinstance(op, Kron):
         left, seen_left = pinv(op.left, like)
@@ -59,7 +60,7 @@ def squared_norm(op: LinearOp, like: Tensor) -> Tensor:
 
 
 def _squared_norm(op: LinearOp, like: Tensor) -> Tensor:
-    if op.is_unitary or isinstance(op, Select):
+    if op.is_unitary or isinstance(op, Select | Hops):
         return like.real.new_ones(())
     if isinstance(op, Diagonal):
         return squared(op.values).amax(tuple(range(-op.ndim, 0)))

@@ -11,6 +11,7 @@ from hhat.ops.base import LinearOp, cached
 from hhat.ops.compose import Compose, compose
 from hhat.ops.dense import Dense
 from hhat.ops.elementary import Diagonal, Identity, Select
+from hhat.ops.hops import Hops
 from hhat.ops.structured import BlockDiag, Kron
 from hhat.types import Shape
 
@@ -46,7 +47,7 @@ class Rotation(NamedTuple):
 
 def rotation(op: LinearOp, like: Tensor) -> Rotation:
     """The singular basis of `op` in the precision of `like`, made once; what is entry by entry or already has rows at
-    right angles (Identity, Diagonal, Select) stays as it is, a unitary operator moves onto y entirely.
+    right angles (Identity, Diagonal, Select, Hops) stays as it is, a unitary operator moves onto y entirely.
 
     Raises ValueError where a matrix with more than LARGEST_BASIS rows and columns would have to be factored.
     """
@@ -54,7 +55,7 @@ def rotation(op: LinearOp, like: Tensor) -> Rotation:
 
 
 def _rotation(op: LinearOp, dtype: torch.dtype) -> Rotation:
-    if isinstance(op, Identity | Diagonal | Select):
+    if isinstance(op, Identity | Diagonal | Select | Hops):
         return Rotation(Identity(op.out_shape), op, tuple(range(-len(op.out_shape), 0)))
     if isinstance(op, Kron):
         left, right = _rotation(op.left, dtype), _rotation(op.right, dtype)
