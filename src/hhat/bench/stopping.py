@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hhat.bench.summary import Group, summarise
+from hhat.bench.summary import Group, summarise, unfolded
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def rule_of(recipe: Mapping[str, Any]) -> Stopping | None:
 
 
 def counted_groups(groups: Iterable[Group], rule: Stopping | None) -> list[Group]:
-    """Each row up to where the rule ends it; blocks that another run added behind do not count. All without a rule."""
+    """Each row up to where the rule ends it, `unfolded`; blocks that another run added behind do not count. All of them
+    without a rule."""
     cut = [cells if rule is None else rule.counted(cells) for cells in groups]
-    return [cells for cells in cut if cells.cells]
+    return [part for cells in cut if cells.cells for part in unfolded(cells)]

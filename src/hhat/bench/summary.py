@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class Group:
     point: dict[str, Any]
     seed: int
     cells: list[Cell] = field(default_factory=list)
+    along: bool = False
+    """One of those that `unfolded` made: it has some of the metrics, others are its siblings'"""
 
     def array(self, name: str) -> Tensor:
         return torch.cat([cell.arrays[name] for cell in self.cells])
@@ -77,6 +79,34 @@ def group(cells: Iterable[Cell]) -> list[Group]:
     for cells_of_one in found.values():
         cells_of_one.cells.sort(key=lambda cell: cell.block)
     return list(found.values())
+
+
+def unfolded(cells: Group) -> list[Group]:
+    """A group whose arrays run along an axis of the sweep, "ratio@symbol" (n, symbols), as one group per place of it.
+
+    "ratio@slot:100" counts that axis in steps of 100. What is estimated once and looked at symbol by symbol is so kept
+    in one cell; arrays without an axis stay with the group itself.
+    """
+    axes = dict.fromkeys(name.partition("@")[2] for cell in cells.cells for name in cell.arrays if "@" in name)
+    if not axes:
+        return [cells]
+    plain = [{name: array for name, array in cell.arrays.items() if "@" not in name} for cell in cells.cells]
+    found = [_with_arrays(cells, cells.point, plain)] if any(plain) else []
+    for axis in axes:
+        name, _, step = axis.partition(":")
+        along = [
+            {key.partition("@")[0]: array for key, array in cell.arrays.items() if key.partition("@")[2] == axis}
+            for cell in cells.cells
+        ]
+        for place in range(min(array.shape[1] for kept in along for array in kept.values())):
+            here = [{key: array[:, place] for key, array in kept.items()} for kept in along]
+            found.append(_with_arrays(cells, {**cells.point, name: place * int(step or 1)}, here))
+    return found
+
+
+def _with_arrays(cells: Group, point: dict[str, Any], arrays: Sequence[dict[str, Tensor]]) -> Group:
+    kept = [replace(cell, point=point, arrays=found) for cell, found in zip(cells.cells, arrays, strict=True)]
+    return replace(cells, point=point, cells=kept, along=True)
 
 
 def _nmse(cells: Group) -> Value:
@@ -132,12 +162,26 @@ METRICS: Mapping[str, Callable[[Group], Value | None]] = {
 row."""
 
 
+ENDINGS: Mapping[str, Callable[[Tensor], Value]] = {"_median_db": median_interval_db, "_db": mean_interval_db}
+"""tracking_nmse_median_db and tracking_nmse_db are those of the kept array tracking_nmse_ratio."""
+
+
 def summarise(name: str, cells: Group) -> Value | None:
-    """One metric of a group; a name that is not in METRICS is the mean of the kept array of that name."""
+    """One metric of a group. A name that is not in METRICS: with one of ENDINGS, of the array `<name>_ratio` where that
+    is kept; else the mean of the kept array of that name."""
     if name in METRICS:
-        return METRICS[name](cells)
+        try:
+            return METRICS[name](cells)
+        except KeyError:
+            if cells.along:
+                return None
+            raise
+    for ending, interval in ENDINGS.items():
+        ratio = name.removesuffix(ending) + "_ratio"
+        if name.endswith(ending) and cells.has(ratio):
+            return interval(cells.array(ratio))
     if not cells.has(name):
-        if cells.is_bound:  # it keeps its ratio alone
+        if cells.is_bound or cells.along:  # a bound keeps its ratio alone
             return None
         raise ValueError(f"unknown metric '{name}'; there are: {' '.join(METRICS)} and arrays that `score` keeps")
     return mean_interval(cells.array(name))

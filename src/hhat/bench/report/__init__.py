@@ -127,7 +127,7 @@ def _experiment(run: Run, stored: Sequence[Group]) -> Section:
     parts.append(_made(made))
     html = page.section(name, recipe["title"], lead, parts)
     title = f"{run.experiment}, {run.profile}: {recipe['title']}"
-    cells = sum(len(cells.cells) for cells in groups)
+    cells = sum(len(cells.cells) for cells in stored)
     return Section(name, title, run.experiment, verdicts.tally(claims), cells, html)
 
 
