@@ -28,7 +28,7 @@ def test_a_delayed_waveform_is_the_delay_that_comes_back(ports):
     assert y.shape == (1, 1, 2, 14, FFT)
     rate = FFT * config.subcarrier_spacing_hz
     out = received(y, config, 2, (0.0, 1e-6), 1e-6)
-    assert out.y.shape == (1, 1, ports, 2, 2, config.length)
+    assert out.y.shape == (1, 1, ports, 2, 2, config.sequence_length)
     for port in range(ports):
         tones = out.tones[port].double() - 6 * config.num_rb
         delay = SAMPLES * (port + 1) / rate

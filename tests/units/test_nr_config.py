@@ -70,7 +70,7 @@ def test_the_standard_visits_four_parts_as_0_2_1_3():
 
 def test_hops_by_the_printed_formula_and_all_tones_once_a_cycle():
     for c_srs in range(64):
-        for b_srs, b_hop, n_rrc in ((3 - c_srs % 2, 0, 0), (2, 1, 9), (3, 3, 30)):
+        for b_srs, b_hop, n_rrc in ((2 if c_srs % 4 else 3, 0, 0), (2, 1, 9), (3, 3, 30)):
             config = SoundingConfig(c_srs=c_srs, b_srs=b_srs, b_hop=b_hop, n_rrc=n_rrc, n_shift=1, comb=2)
             first = torch.tensor([int(config.tones(hop)[0]) for hop in range(config.hops + 1)])
             assert (first // 12).tolist() == [printed_first_block(config, hop) for hop in range(config.hops + 1)]
@@ -116,7 +116,7 @@ def test_sizes_of_the_named_patterns():
 def test_lengths(c_srs, b_srs, comb, p_f, length):
     config = SoundingConfig(c_srs=c_srs, b_srs=b_srs, comb=comb, p_f=p_f)
     tones = config.tones(0)
-    assert config.length == length and tones.shape == (length,)
+    assert config.sequence_length == length and tones.shape == (length,)
     assert torch.equal(tones, int(tones[0]) + comb * torch.arange(length))
 
 

@@ -16,7 +16,7 @@ from hhat.types import Observation
 
 
 def drawn(config: SoundingConfig, longest_s: float, width: int | None = None) -> SimpleNamespace:
-    """3 channels (item, port, rx_ant, subcarrier) of 6 paths and what arrives on 2 antennas in every symbol, no noise."""
+    """3 channels (item, port, rx_ant, subcarrier) of 6 paths; what arrives on 2 antennas in every symbol."""
     gen = generator("nr grid", config.num_ports, config.comb)
     size = width or 12 * config.num_rb
     k = torch.arange(size, dtype=torch.float64) - size // 2
@@ -123,6 +123,27 @@ def test_windows_that_tile_are_a_matched_filter():
     torch.testing.assert_close(out.y[:, 1, :, 0], z @ cut.mT)
 
 
+@pytest.mark.parametrize("cyclic_shift", [1, 8])
+def test_the_filter_is_the_mean_square_optimum_over_all_ports_at_once(cyclic_shift):
+    """Dense: every port's channel stacked, its law on the window, what all of them send; E x y^H (E y y^H)^-1 y."""
+    config = SoundingConfig(num_ports=4, b_srs=3, cyclic_shift=cyclic_shift)
+    made = drawn(config, 0.4e-6)
+    window, noise = (-0.1e-6, 0.5e-6), 0.03
+    out = received(made.grid, config, 1, window, noise)
+    sent = transmitted(config, 1, dtype=torch.complex128)[:, -1]
+    used = (sent != 0).any(0).nonzero()[:, 0]
+    delays = torch.linspace(*window, 4001, dtype=torch.float64)  # the window's mean by a sum over delays
+    angle = -2 * math.pi * used[:, None] * config.subcarrier_spacing_hz * delays
+    law = torch.polar(torch.ones_like(angle), angle)
+    law = law @ law.mH / 4001
+    both = sum(torch.diag(s) @ law @ torch.diag(s).mH for s in sent[:, used])
+    both = both + noise * torch.eye(len(used))
+    for port in range(4):
+        mine = (sent[port, used] != 0).nonzero()[:, 0]
+        weight = (law @ torch.diag(sent[port, used]).mH)[mine] @ torch.linalg.inv(both)
+        torch.testing.assert_close(out.y[:, port, :, 0], made.grid[..., -1, used] @ weight.mT, rtol=1e-3, atol=1e-3)
+
+
 def test_noise_gain_is_the_noise_that_comes_out():
     config = SoundingConfig(num_ports=2, b_srs=2, c_srs=13, num_rb=52)
     gen = generator("nr noise", 1)
@@ -159,7 +180,7 @@ def test_pilots_enter_the_law_of_hopping_sounding():
     op = Kron(Identity((4,)), Hops(config.hop_index(config.hops), len(config.band())))
     pilots = sounded(law, Observation(torch.stack(y, -2), op, 0.1))
     torch.testing.assert_close(pilots.y, op @ h)
-    assert pilots.index.shape == (4, config.length)
+    assert pilots.index.shape == (4, config.sequence_length)
 
 
 def test_wrong_grids_and_windows_say_what_was_expected():

@@ -43,14 +43,14 @@ class SoundingConfig:
     carrier     num_rb: its resource blocks; subcarrier_spacing_hz: 15, 30, 60, 120, 480 or 960 kHz
     bandwidth   c_srs, b_srs, b_hop, n_rrc (freqDomainPosition), n_shift (freqDomainShift, in resource blocks from the
                 carrier's lowest): Table 6.4.1.4.3-1. Hops where b_hop < b_srs
-    comb        comb: K_TC 2, 4 or 8, every how manieth subcarrier; comb_offset below it
+    comb        comb: K_TC, one subcarrier in 2, 4 or 8; comb_offset: which of them
     ports       num_ports: 1, 2 or 4; cyclic_shift: n_SRS^cs, below 8, 12 or 6 for comb 2, 4, 8
     time        num_symbols: in a row in a slot, 1, 2, 4, 8, 10, 12 or 14; l_offset: the first one, counted back from
                 the slot's last; repetition: R, symbols before the next hop, divides num_symbols;
-                t_srs, t_offset: every how many slots, and after which
+                t_srs, t_offset: in slots, T_SRS one of 1, 2, 4, 5, 8, 10, 16, 20, 32, 40, 64, 80, 160, ..., 2560
     sequence    n_id: 0..1023; group_or_sequence_hopping: neither, groupHopping or sequenceHopping
-    partial     p_f: 1, 2 or 4, sound one part in p_f of each hop; k_f: which; start_rb_hopping: another one after each
-                sweep
+    partial     p_f: 1, 2 or 4, one part in p_f of each hop is sounded; k_f: which; start_rb_hopping: another one
+                after each sweep
     Not here: aperiodic resources, positioning resources (comb offsets that differ between symbols), 8 ports, comb
     offset and cyclic shift hopping of release 18, extended cyclic prefix.
     Raises ValueError naming what is allowed.
@@ -101,7 +101,7 @@ class SoundingConfig:
             ("n_shift", 268),
             ("n_id", 1023),
             ("comb_offset", self.comb - 1),
-            ("cyclic_shift", self.cyclic_shifts - 1),
+            ("cyclic_shift", self.max_cyclic_shifts - 1),
             ("t_offset", self.t_srs - 1),
             ("k_f", self.p_f - 1),
         ):
@@ -121,12 +121,12 @@ class SoundingConfig:
                 f"sounding: c_srs {self.c_srs} sounds {self.row.m_srs[0]} blocks from block {self.n_shift} on, "
                 f"the carrier has num_rb = {self.num_rb}"
             )
-        if self.num_ports > self.cyclic_shifts:
-            raise ValueError(f"sounding: num_ports: expected at most {self.cyclic_shifts}, got {self.num_ports}")
+        if self.num_ports > self.max_cyclic_shifts:
+            raise ValueError(f"sounding: num_ports: expected at most {self.max_cyclic_shifts}, got {self.num_ports}")
         if self.m_srs_rb * SUBCARRIERS % (self.comb * self.p_f * 6):
             raise ValueError(
                 f"sounding: comb {self.comb} and p_f {self.p_f} leave {self.m_srs_rb} x 12 / {self.comb * self.p_f} "
-                "tones of a hop; expected a multiple of 6, the lengths that base sequences have"
+                "tones of a hop; expected a multiple of 6, as all hops without partial sounding have"
             )
 
     @property
@@ -135,7 +135,7 @@ class SoundingConfig:
         return BANDWIDTH[self.c_srs]
 
     @property
-    def cyclic_shifts(self) -> int:
+    def max_cyclic_shifts(self) -> int:
         """n_SRS^cs,max."""
         return MAX_CYCLIC_SHIFTS[self.comb]
 
@@ -145,7 +145,7 @@ class SoundingConfig:
         return self.row.m_srs[self.b_srs]
 
     @property
-    def length(self) -> int:
+    def sequence_length(self) -> int:
         """M_sc: tones of a hop."""
         return self.m_srs_rb * SUBCARRIERS // (self.comb * self.p_f)
 
@@ -165,7 +165,7 @@ class SoundingConfig:
     @property
     def num_tones(self) -> int:
         """Subcarriers that a port sounds in a cycle."""
-        return self.length * self.cycle
+        return self.sequence_length * self.cycle
 
     @property
     def slots_per_frame(self) -> int:
@@ -188,16 +188,18 @@ class SoundingConfig:
 
     def comb_of(self, port: int) -> int:
         """k_TC: the comb offset of a port. Of four ports the odd ones move by half a comb where the shifts are few."""
-        moved = self.num_ports == 4 and port % 2 and (self.comb == 8 or self.cyclic_shift >= self.cyclic_shifts // 2)
+        moved = (
+            self.num_ports == 4 and port % 2 and (self.comb == 8 or self.cyclic_shift >= self.max_cyclic_shifts // 2)
+        )
         return (self.comb_offset + (self.comb // 2 if moved else 0)) % self.comb
 
     def shift_of(self, port: int) -> int:
-        """n_SRS^cs,i: the cyclic shift of a port, in 1 / `cyclic_shifts` of the circle."""
+        """n_SRS^cs,i: the cyclic shift of a port, in 1 / `max_cyclic_shifts` of the circle."""
         if self.num_ports == 4 and self.comb == 8:
-            step = self.cyclic_shifts * (port // 2) // 2
+            step = self.max_cyclic_shifts * (port // 2) // 2
         else:
-            step = self.cyclic_shifts * port // self.num_ports
-        return (self.cyclic_shift + step) % self.cyclic_shifts
+            step = self.max_cyclic_shifts * port // self.num_ports
+        return (self.cyclic_shift + step) % self.max_cyclic_shifts
 
     def tones(self, hop: int, port: int = 0) -> Int[Tensor, " tone"]:
         """Subcarriers of hop n_SRS, ascending; 0 is the carrier's lowest. k_0 + K_TC k' of 6.4.1.4.3."""
@@ -213,7 +215,7 @@ class SoundingConfig:
         if self.start_rb_hopping:
             part += START_HOPS[self.p_f][hop // passed % self.p_f]
         start = SUBCARRIERS * block + SUBCARRIERS * self.m_srs_rb * (part % self.p_f) // self.p_f
-        return start + self.comb_of(port) + self.comb * torch.arange(self.length)
+        return start + self.comb_of(port) + self.comb * torch.arange(self.sequence_length)
 
     def band(self, port: int = 0) -> Int[Tensor, " subcarrier"]:
         """All subcarriers that a port sounds in a cycle, ascending."""

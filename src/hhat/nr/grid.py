@@ -45,11 +45,11 @@ def sequences(config: SoundingConfig, occasion: int) -> Complex[Tensor, "port sy
         if config.group_or_sequence_hopping == "groupHopping":
             bits = gold(config.n_id, 8 * SYMBOLS * config.slots_per_frame)[8 * place : 8 * place + 8]
             group = sum(bit << m for m, bit in enumerate(bits)) % NUM_GROUPS
-        elif config.group_or_sequence_hopping == "sequenceHopping" and config.length >= TWO_IN_A_GROUP:
+        elif config.group_or_sequence_hopping == "sequenceHopping" and config.sequence_length >= TWO_IN_A_GROUP:
             number = gold(config.n_id, SYMBOLS * config.slots_per_frame)[place]
-        rows.append(base_sequence(config.length, (group + config.n_id) % NUM_GROUPS, number))
+        rows.append(base_sequence(config.sequence_length, (group + config.n_id) % NUM_GROUPS, number))
     base = torch.stack(rows)
-    return torch.stack([shifted(base, config.shift_of(p), config.cyclic_shifts) for p in range(config.num_ports)])
+    return torch.stack([shifted(base, config.shift_of(p), config.max_cyclic_shifts) for p in range(config.num_ports)])
 
 
 def transmitted(
@@ -107,15 +107,13 @@ def received(
     scale = math.sqrt(config.num_ports)
     found, gains = [], []
     for port in range(config.num_ports):
-        mates = [p for p in range(config.num_ports) if config.comb_of(p) == config.comb_of(port)]
+        mates = sum(config.comb_of(p) == config.comb_of(port) for p in range(config.num_ports))
         index = (tones[port] + shift).to(grid.device)
         z = rows.gather(-1, index.expand(*rows.shape[:-2], *index.shape)).to(sent.dtype) * sent[port].conj() * scale
-        gain = torch.full((config.length,), float(config.num_ports), dtype=torch.float64)
-        if len(mates) > 1:
-            others = sorted((config.shift_of(p) - config.shift_of(port)) % config.cyclic_shifts for p in mates)
-            window = _window(config, len(mates), window_s)
+        gain = torch.full((config.sequence_length,), float(config.num_ports), dtype=torch.float64)
+        if mates > 1:
             ridge = noise_to_signal * config.num_ports
-            matrix = _filter(config.length, tuple(others), config.cyclic_shifts, *window, ridge).to(z.device)
+            matrix = _filter(config.sequence_length, mates, *_window(config, mates, window_s), ridge).to(z.device)
             z = z @ matrix.mT
             gain = gain * matrix.abs().square().sum(-1).cpu()
         found.append(z)
@@ -125,21 +123,18 @@ def received(
 
 
 @lru_cache(maxsize=8)
-def _filter(
-    length: int, shifts: tuple[int, ...], circle: int, first: float, last: float, ridge: float
-) -> Complex[Tensor, "tone tone"]:
-    """What takes z, the port's own sequence off, to its channel; other ports at these cyclic shifts from it.
+def _filter(length: int, ports: int, first: float, last: float, ridge: float) -> Complex[Tensor, "tone tone"]:
+    """What takes z, a port's own sequence off, to its channel; the ports' cyclic shifts part the circle evenly.
 
     first, last: the delay window in cycles per tone. One port's power is 1.
     """
     n = torch.arange(length, dtype=torch.float64)
     lag = n[:, None] - n
-    turn = -2 * math.pi * lag * (first + last) / 2
-    law = torch.polar(torch.sinc(lag * (last - first)), torch.zeros_like(lag)) * torch.polar(torch.ones_like(lag), turn)
+    law = torch.sinc(lag * (last - first)) * _turned(-lag * (first + last) / 2)
     total = ridge * torch.eye(length, dtype=law.dtype)
-    for shift in shifts:
-        total = total + law * torch.polar(torch.ones_like(lag), 2 * math.pi * shift / circle * lag)
-    return torch.linalg.solve(total, law.mH).mH
+    for port in range(ports):
+        total = total + law * _turned(lag * port / ports)
+    return torch.linalg.solve(total, law).mH  # both are Hermitian
 
 
 def _window(config: SoundingConfig, ports: int, window_s: tuple[float, float] | None) -> tuple[float, float]:
@@ -170,3 +165,8 @@ def _placed(config: SoundingConfig, fft_size: int | None) -> tuple[int, int]:
     if size < width:
         raise ValueError(f"sounding: the carrier has {width} subcarriers, the grid {size}")
     return size // 2 - width // 2, size
+
+
+def _turned(cycles: Tensor) -> Tensor:
+    """exp(j 2 pi cycles)."""
+    return torch.polar(torch.ones_like(cycles), 2 * math.pi * cycles)
