@@ -12,8 +12,11 @@ from hhat.nr.config import SUBCARRIERS, SYMBOLS, SoundingConfig
 from hhat.nr.sequences import NUM_GROUPS, TWO_IN_A_GROUP, base_sequence, gold, shifted
 
 EARLY = 0.125
-"""Share of a port's delay window that lies before delay zero: late clocks and the band's edges smear paths to both
-sides, and all but short windows have room."""
+"""Share of a port's delay window that lies before delay zero: clocks are early and late, and a sharp edge at delay zero
+would cut what the band's ends smear."""
+
+CYCLIC_PREFIX = 144 / 2048
+"""Length of the normal prefix over that of a symbol: no longer channel keeps its symbols apart."""
 
 
 class SoundingPilots(NamedTuple):
@@ -88,8 +91,8 @@ def received(
     This is the matched filter with a delay window where the windows tile all delays, and tends to least squares where
     they leave gaps, which is what makes it sharp: give the window of your channels.
 
-    window_s: first and last delay of a port's channel, seconds; at most 1 / (tone spacing, ports on a comb) long.
-              None: all of that, an eighth of it before zero
+    window_s: first and last delay of a port's channel, seconds; at most 1 / (tone spacing x ports on the comb) long.
+              None: as long as that, but no later than the normal cyclic prefix, an eighth of it before zero
     noise_to_signal: noise variance of the grid over E|h|^2 of one port
     A cyclic shift counts delays modulo 1 / tone spacing: a longer channel folds over.
     Sionna: y (batch, num_rx, num_rx_ant, num_ofdm_symbols, fft_size) goes in as it is, where its slot has 14 symbols.
@@ -140,7 +143,8 @@ def _filter(length: int, ports: int, first: float, last: float, ridge: float) ->
 def _window(config: SoundingConfig, ports: int, window_s: tuple[float, float] | None) -> tuple[float, float]:
     """The delay window in cycles per tone."""
     if window_s is None:
-        return -EARLY / ports, (1 - EARLY) / ports
+        length = min(1 / ports, CYCLIC_PREFIX * config.comb / (1 - EARLY))
+        return -EARLY * length, (1 - EARLY) * length
     first, last = (delay * config.tone_spacing_hz for delay in window_s)
     # ports at the circle's parts: a window longer than its part would be another port's too
     if not 0 < last - first <= 1 / ports * (1 + 1e-9):

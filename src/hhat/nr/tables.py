@@ -1,8 +1,8 @@
 """Tables of 3GPP TS 38.211 that the sounding reference signal reads.
 
 Numbers only. Read off two open-source stacks that do not share code (64 bandwidth rows: no difference; base sequences:
-two entries differ, length 6 group 15 and length 24 group 18, where four further stacks agree with what stands here and
-the odd one's length-24 entry breaks the tables' peak-to-average bound).
+two entries differ, length 6 group 15 and length 24 group 18, where four more agree with what stands here, and the odd
+one's length-24 entry breaks the peak-to-average bound that all other rows keep).
 """
 
 from typing import NamedTuple
