@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "hhat"
 ORDER = (
     ["types", "random", "registry", "settings"],
     ["ops"],
-    ["impairments"],
+    ["impairments", "nr"],
     ["nets"],
     ["priors"],
     ["methods"],
