@@ -32,7 +32,7 @@ class SrsSionna(Srs):
     """`Srs` over Sionna 2's TR 38.901 system-level model, one outdoor user in a sector, uplink.
 
     los:            line of sight, or none
-    min_distance_m: user to base station, over ground; sectors of sites 500 m apart, or 4 min_distance_m where that is more
+    min_distance_m: user to base station, over ground, in sectors of sites 500 m (4 min_distance_m, if more) apart
     Base station: columns x rows elements of one V polarisation with the 38.901 pattern, Sionna's height and downtilt;
     user: one omnidirectional V element that moves horizontally at speed_kmh. No path loss and no shadowing. 0.3 us are
     added to the delays. Without line of sight 20 clusters of 20 rays each, two of them split in three: 24 taps in UMa
@@ -103,7 +103,9 @@ class SrsSionna(Srs):
         rate = torch.where(flat > 0, index / flat.clamp_min(torch.finfo(flat.dtype).tiny), 1.0).float()
         gain, delay = model(num_time_samples=len(flat), sampling_frequency=rate)
         ports = gain.reshape(n, self.columns, self.rows, -1, *times_s.shape).flip(2)
-        return Impulses(ports.flatten(1, 2), delay.reshape(n, -1))
+        ports, delay = ports.flatten(1, 2), delay.reshape(n, -1)
+        # profiles of fewer clusters are filled up with silent ones, seconds late
+        return Impulses(ports, delay.where(ports.abs().amax((1, 3, 4)) > 0, 0.0))
 
     def _array(self, tr38901: Any, rows: int, columns: int, pattern: str) -> Any:
         return tr38901.PanelArray(
