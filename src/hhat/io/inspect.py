@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from hhat.io import opened
-from hhat.io.assemble import ESTIMATED, Layout, layout_of, slot_of
+from hhat.io.assemble import ESTIMATED, Layout, at_slot, hops_between_slots, layout_of, slot_of
 from hhat.io.errors import InputError, PathType
 from hhat.io.fields import MAX_BYTES, Contents
 from hhat.io.operators import words
@@ -85,6 +85,8 @@ def _checked(contents: Contents, layout: Layout) -> dict[str, Any]:
         return _of_slot(slot)
     per_snapshot = contents.fields["y"].dtype.itemsize * int(np.prod(layout.shape[1:]))
     step = max(1, int(min(CHECKED_BYTES, contents.max_bytes) // per_snapshot))
+    if hops_between_slots(contents):
+        return [_of_slot(slot_of(at_slot(contents, index))) for index in range(layout.shape[0])][0]
     found: dict[str, Any] = {}
     for first in range(0, layout.shape[0], step):
         slot = slot_of(contents, first, step)
