@@ -35,7 +35,7 @@ def rows_of(run):
 
 @pytest.mark.parametrize(("hops", "symbols"), [(1, 1), (2, 1), (4, 1)])
 def test_one_path_from_one_part_of_the_band_is_the_closed_form(rows_of, hops, symbols):
-    """(1 + R / 2 + 1) / (SNR antennas tones): gain, delay, two angles; R: band's squares about the part over its own."""
+    """(1 + R / 2 + 1) / (SNR antennas tones): gain, delay, angles; R: band's squares about the part over its own."""
     found = rows_of("srs-paths", *ONE, "--set", f"hops={hops}", "--set", f"num_symbols={symbols}", "-n", 2)
     n = torch.arange(40.0).double()
     part = n[: 40 // hops]
@@ -64,10 +64,10 @@ def test_a_file_has_the_bound_of_the_scenario_it_is_of(rows_of, run, tmp_path):
 def test_every_scenario_that_is_bounded_answers(rows_of):
     small = ("--set", "num_rx_ant=4", "--set", "num_tx_ant=8")
     assert set(rows_of("cdl", *small, "-n", 1)) == {"lmmse", "genie-coupling"}
-    # no delay: 52 tones see one gain per antenna, 1 / (1 + 52 SNR), and 1 / 32 for a ratio of means over 32 antennas
-    flat = ("--set", "num_rx_ant=32", "--set", "delay_spread_s=1e-13", "--set", "snr_db=10")
-    wanted = 10 * math.log10((1 + 1 / 32) / 521)
-    assert rows_of("ofdm", *flat, "-n", 100)["lmmse"]["value"] == pytest.approx(wanted, abs=0.3)
+    # no delay: 8 tones see one gain per antenna, 1 / (1 + 8 SNR), and E 1 / |h|^2 = 1 / (16 - 1) over 16 antennas
+    flat = ("--set", "num_rx_ant=16", "--set", "num_subcarriers=8", "--set", "delay_spread_s=1e-13")
+    wanted = 10 * math.log10(16 / 15 / 81)
+    assert rows_of("ofdm", *flat, "--set", "snr_db=10", "-n", 400)["lmmse"]["value"] == pytest.approx(wanted, abs=0.3)
     few = ("-n", 2, "--set", "num_rx_ant=32", "--set", "num_subcarriers=8", "--set", "num_slots=4")
     assert set(rows_of("near-field", *few)) == {"genie-geometry", "genie-variances", "cramer-rao"}
     assert "cramer-rao" not in rows_of("near-field", *few, "--set", "num_rays=3", "--set", "angle_spread_deg=1")

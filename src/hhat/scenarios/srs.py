@@ -302,7 +302,7 @@ class Srs(abc.ABC):
         place = [[x, 0.0, z] for x, z in Sounding(self.columns, self.rows, (0.0,)).positions().tolist()]
         return About(
             kind="srs",
-            snr_definition="1 / noise_var: mean |h|^2 of each channel over band, antennas and symbols is 1",
+            snr_definition="1 / noise_var: the mean power of each channel over band, antennas and symbols is 1",
             normalisation="each channel: mean |h|^2 = 1 over all tones, antennas and symbols",
             source=f"{self._law}, {self.hops} hops {self.hop_order}, {self.speed_kmh:g} km/h",
             geometry={"rx_ant": place},
