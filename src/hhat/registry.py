@@ -207,6 +207,15 @@ SCENARIOS = {
         "Tang et al. 2025, eqs. (1)-(4), corrected",
     ),
     "ofdm": Entry("hhat.scenarios.ofdm:Ofdm", "few antennas, many subcarriers, exponential delays", "hhat"),
+    "srs-paths": Entry(
+        "hhat.scenarios.srs_paths:SrsPaths", "hopping sounding pilots of a few specular paths", "Wan & Liu 2024"
+    ),
+    "srs-uma": Entry(
+        "hhat.scenarios.srs_sionna:SrsUma", "hopping sounding pilots in 3GPP urban macro cells", "TR 38.901, Sionna 2"
+    ),
+    "srs-umi": Entry(
+        "hhat.scenarios.srs_sionna:SrsUmi", "hopping sounding pilots in 3GPP urban micro cells", "TR 38.901, Sionna 2"
+    ),
 }
 EXPERIMENTS = {
     "start/demo": Entry(

@@ -1,13 +1,14 @@
 """Named fields of any format to a Slot: every check of a user's file that concerns its numbers is here."""
 
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hhat.io import echo, factors
-from hhat.io.fields import Contents
+from hhat.io.fields import Contents, Field
 from hhat.io.layout import Layout, aligned, layout_of, rows_of, tensor_of
 from hhat.io.operators import rebuild
 from hhat.io.root import Root, axes_of, parse_root
@@ -45,8 +46,29 @@ def snapshots(contents: Contents) -> int | None:
     return layout.shape[0] if layout.batch else None
 
 
+def at_slot(contents: Contents, index: int) -> Contents:
+    """The same fields without their `slot` axis, at one slot."""
+    return replace(contents, fields={name: _at_slot(field, index) for name, field in contents.fields.items()})
+
+
+def hops_between_slots(contents: Contents) -> bool:
+    """Does every slot see tones of its own? Such slots are read one by one (`at_slot`), not as a batch."""
+    return "selection" in contents.fields and (contents.fields["selection"].axes or ("",))[0] == "slot"
+
+
 def complex_dtype(dtype: np.dtype) -> torch.dtype:
     return torch.complex64 if dtype.itemsize <= 8 else torch.complex128
+
+
+def _at_slot(field: Field, index: int) -> Field:
+    if not field.axes or field.axes[0] != "slot":
+        return field
+
+    def load(first: int | None, last: int | None) -> np.ndarray:
+        row = field.load(index, index + 1)[0]
+        return row[first:last] if row.ndim else row
+
+    return replace(field, shape=field.shape[1:], axes=field.axes[1:], load=load)
 
 
 def _both(contents: Contents, start: int, count: int | None) -> tuple[Slot, Slot | None]:
@@ -101,8 +123,9 @@ def _operator(
     event_ndim = 2 if "pilot" in layout.event else 1
     pilots = _named(contents, "pilots", layout, rows, event_ndim, dtype)
     combiner = _named(contents, "combiner", layout, rows, 2, dtype)
+    selection = _selection(contents)
     try:
-        return factors.build(layout.event, layout.event_shape, pilots, combiner, _selection(contents))
+        return factors.build(layout.event, layout.event_shape, pilots, combiner, selection)
     except ValueError as error:
         raise contents.wrong(str(error)) from error
 
@@ -132,6 +155,8 @@ def _selection(contents: Contents) -> tuple[Tensor, int] | None:
     if "selection" not in contents.fields:
         return None
     entry = contents.fields["selection"]
+    if hops_between_slots(contents):
+        raise contents.wrong("differs between slots, which are read one by one: `hhat track`, read_slots", "selection")
     if entry.dtype.kind not in "iu" and not (contents.format == "matlab" and entry.dtype.kind == "f"):
         raise contents.wrong(f"expected integers (indices from 0), got {entry.dtype}", "selection")
     size = entry.attributes.get("size")
@@ -141,7 +166,8 @@ def _selection(contents: Contents) -> tuple[Tensor, int] | None:
     index = tensor_of(contents, "selection", None)
     if bool((index != index.to(torch.int64)).any()):
         raise contents.wrong("expected integers (indices from 0), got fractions", "selection")
-    return index.to(torch.int64).reshape(-1), int(size)
+    index = index.to(torch.int64)
+    return (index if entry.axes == factors.HOPPING else index.reshape(-1)), int(size)
 
 
 def _noise_var(contents: Contents, layout: Layout, rows: tuple[int, int] | None) -> Tensor | None:

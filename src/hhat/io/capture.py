@@ -5,7 +5,8 @@ positions in wavelengths) and physical constants with their unit in the name. Da
 
     y          complex, "batch rx_ant pilot"          noise_var  E|n|^2, any of y's axes, optional
     pilots     "tx_ant pilot" or "subcarrier"         combiner   "beam rx_ant", optional
-    selection  indices of the seen subcarriers, attribute `size`: number of all, optional
+    selection  indices of the seen subcarriers, attribute `size`: number of all, optional; "symbol subcarrier" of
+               pilots that hop
     y_repeat   the same pilots received once more, optional: gives a hold-out score and the noise
     truth/h    the channel, optional; truth/* what else is known
     operator/  any other operator as a tree of groups (class name, tensors, numbers)
@@ -13,14 +14,12 @@ positions in wavelengths) and physical constants with their unit in the name. Da
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import h5py
-import numpy as np
 
 from hhat.io import hdf5
-from hhat.io.assemble import layout_of, slot_of
+from hhat.io.assemble import at_slot, layout_of, slot_of
 from hhat.io.errors import InputError, PathType
 from hhat.io.fields import ARRAYS, MAX_BYTES, Contents, Field
 from hhat.io.root import SCHEMA, axes_of, text_of
@@ -65,19 +64,7 @@ def read_slots(path: PathType, max_bytes: float | int = MAX_BYTES) -> Iterator[S
                 path, f"expected slot as its first axis, got ({' '.join(layout.batch + layout.event)})", "y"
             )
         for index in range(layout.shape[0]):
-            fields = {name: _of_slot(field, index) for name, field in contents.fields.items()}
-            yield slot_of(replace(contents, fields=fields))
-
-
-def _of_slot(field: Field, index: int) -> Field:
-    if not field.axes or field.axes[0] != "slot":
-        return field
-
-    def load(first: int | None, last: int | None) -> np.ndarray:
-        row = field.load(index, index + 1)[0]
-        return row[first:last] if row.ndim else row
-
-    return replace(field, shape=field.shape[1:], axes=field.axes[1:], load=load)
+            yield slot_of(at_slot(contents, index))
 
 
 def _known(name: str) -> bool:

@@ -2,6 +2,7 @@
 
     Y = W H X + N        combiner W (beam rx_ant), pilots X (tx_ant pilot)
     Y = W H diag(p) + N  pilots p (subcarrier); with a selection only the subcarriers it lists are seen
+    hopping pilots, taken off: y (rx_ant symbol subcarrier), a selection (symbol subcarrier) of other tones per symbol
 
 Either side may be absent: without a combiner every antenna is seen, without an antenna axis there is one antenna.
 Whatever does not fit these names is stored as a tree of operators (operators.py).
@@ -10,19 +11,23 @@ Whatever does not fit these names is stored as a tree of operators (operators.py
 from torch import Tensor
 
 from hhat.io.operators import Arrays
-from hhat.ops import Compose, Dense, Diagonal, Identity, Kron, LinearOp, Select
+from hhat.ops import Compose, Dense, Diagonal, Hops, Identity, Kron, LinearOp, Select
 
 Named = tuple[Arrays, tuple[str, ...]]
 """Arrays by name and the names of y's event axes."""
 
 ANTENNA_AXES = ("rx_ant", "beam")
 CHANNEL_AXES = ("rx_ant", "tx_ant", "subcarrier")
+HOPPING = ("symbol", "subcarrier")
 
 
 def named_factors(op: LinearOp, axes: tuple[str, ...], batch: tuple[str, ...]) -> Named | None:
     """Named arrays that rebuild exactly this operator, or None where its structure has no such names."""
     if len(axes) == 1:
         return _right(op, axes[0], batch)
+    if axes == ("rx_ant", *HOPPING):
+        plain = isinstance(op, Kron) and isinstance(op.left, Identity) and isinstance(op.right, Hops)
+        return ({"selection": (op.right.index, HOPPING)}, axes) if plain else None
     if not isinstance(op, Kron) or axes not in (("rx_ant", "tx_ant"), ("rx_ant", "subcarrier")):
         return None
     right = _right(op.right, axes[1], batch)
@@ -73,6 +78,8 @@ def build(
         return Identity(shape), event
     antenna = event[0] if event[0] in ANTENNA_AXES else None
     rest, sizes = (event[1:], shape[1:]) if antenna else (event, shape)
+    if rest == HOPPING:
+        return _hopping(event, shape, pilots, selection), event
     if len(rest) != 1:
         raise ValueError(f"y: expected the axes (rx_ant or beam, pilot or subcarrier), got {' '.join(event)}")
     right, name = _right_side(rest[0], sizes[0], pilots, selection)
@@ -87,6 +94,20 @@ def build(
     if combiner.shape[-2] != shape[0]:
         raise ValueError(f"combiner: has {combiner.shape[-2]} beams, y has {shape[0]}")
     return Kron(Dense(combiner), right), ("rx_ant", name)
+
+
+def _hopping(
+    event: tuple[str, ...], shape: tuple[int, ...], pilots: Tensor | None, selection: tuple[Tensor, int] | None
+) -> LinearOp:
+    if event[0] != "rx_ant" or pilots is not None:
+        got = "pilots" if event[0] == "rx_ant" else " ".join(event)
+        raise ValueError(f"y: expected the axes (rx_ant symbol subcarrier) with the pilots taken off, got {got}")
+    if selection is None or selection[0].shape != shape[1:]:
+        got = "none" if selection is None else f"shape {tuple(selection[0].shape)}"
+        raise ValueError(
+            f"selection: expected the tones of each symbol, shape {shape[1:]} (symbol subcarrier), got {got}"
+        )
+    return Kron(Identity(shape[:1]), Hops(*selection))
 
 
 def _right_side(

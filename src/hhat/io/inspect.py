@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from hhat.io import opened
-from hhat.io.assemble import ESTIMATED, Layout, layout_of, slot_of
+from hhat.io.assemble import ESTIMATED, Layout, at_slot, hops_between_slots, layout_of, slot_of
 from hhat.io.errors import InputError, PathType
 from hhat.io.fields import MAX_BYTES, Contents
 from hhat.io.operators import words
@@ -85,9 +85,12 @@ def _checked(contents: Contents, layout: Layout) -> dict[str, Any]:
         return _of_slot(slot)
     per_snapshot = contents.fields["y"].dtype.itemsize * int(np.prod(layout.shape[1:]))
     step = max(1, int(min(CHECKED_BYTES, contents.max_bytes) // per_snapshot))
+    if hops_between_slots(contents):
+        slots = (slot_of(at_slot(contents, index)) for index in range(layout.shape[0]))
+    else:
+        slots = (slot_of(contents, first, step) for first in range(0, layout.shape[0], step))
     found: dict[str, Any] = {}
-    for first in range(0, layout.shape[0], step):
-        slot = slot_of(contents, first, step)
+    for slot in slots:
         found = found or _of_slot(slot)
     return found
 

@@ -1,8 +1,8 @@
 """A method by its name, set up for a given observation: the prior and the basis that fit the channel's axes."""
 
 import inspect
-from collections.abc import Container, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import torch
 
@@ -118,9 +118,15 @@ def _from_files(name: str, target: Any, settings: dict[str, Any]) -> Choice:
     return Choice(registry.build("methods", name, mine), name, f"asked for; prior of {', '.join(files)}")
 
 
-def _with_paths(takes: Container[str], obs: Observation, about: About | None) -> dict[str, Any]:
+def _with_paths(takes: Mapping[str, Any], obs: Observation, about: About | None) -> dict[str, Any]:
     """The path model that fits the axes, with the frequencies that the file tells, for `nomp` or the halves of
-    `hybrid`."""
+    `hybrid`.
+
+    A setting `model` whose type has `of(about, num_rx_ant)` says itself how it is read off a capture (`Sounding`).
+    """
+    own = [kind for kind in get_args(getattr(takes.get("model"), "annotation", None)) if hasattr(kind, "of")]
+    if own:
+        return {"model": own[0].of(about or About(), obs.op.in_shape[0])}
     model = line_paths(tuple(obs.op.in_shape), obs.axes, about)
     if "model" in takes:
         return {"model": model}
@@ -136,7 +142,7 @@ def _line_array(obs: Observation, about: About | None) -> Choice | None:
     if len(axes) != 2 or axes[1] != "subcarrier" or not _is_line(about.geometry.get(axes[0]), obs.op.in_shape[0]):
         return None
     words = f"{obs.op.in_shape[0]} antennas in a line, {obs.op.in_shape[1]} subcarriers: paths, and what they leave"
-    return Choice(Hybrid(**_with_paths(("paths",), obs, about)), "hybrid", words)
+    return Choice(Hybrid(**_with_paths({"paths": None}, obs, about)), "hybrid", words)
 
 
 def _half_wave(geometry: Mapping[str, Any], axes: tuple[str, ...]) -> bool:
