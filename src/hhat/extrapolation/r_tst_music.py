@@ -27,6 +27,7 @@ ANGLE_REACH = 0.25
 DOPPLER_REACH = 3.0
 """Of the search for a path's Doppler shift, in standard deviations of its prior."""
 POINTS = 11
+FREE = Free()
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +38,22 @@ class RTstMusic(Music):
       step: each path, strongest first: z = (y less the other paths) conj(b_k), delay at the peak of |d_k(tau)^H z|^2,
             d_k over all symbols; angle at the peak of |b^H (d_k^H y)|; then turns from gains free in each symbol, phase
             and timing by search, gains by least squares
-    doppler: `Free()` (the source's): a phase per path and symbol, or `Linear()`: one Doppler shift per path. Free phases
-      leave each symbol's part of the band incoherent to the others: only slopes inside of it tell delays.
+    doppler: `Free()` (the source's): a phase per path and symbol, or `Linear()`: one Doppler shift per path. Free
+      phases leave the symbols' parts of the band incoherent to each other: only slopes inside of them tell delays.
     successive: take only the stronger paths off, as the source does, not all others
-    The iterate of least |y - h|^2 is kept; `tol` is on its relative change (1e-4). Needs several symbols to be more than
-    `tst-music`; takes one too.
+    The iterate of least |y - h|^2 is kept; `tol` is on its relative change. One symbol: `tst-music`, refined.
     Variance: per tone, mean over antennas: the Cramer-Rao bound at the fit plus the residual beyond noise.
-    info: paths (`Paths`, gains at symbol 0; doppler_hz of free turns: their slope), offsets, turn (*batch, symbol, path)
-    radians, num_paths, objective (*batch, max_steps + 1): |y - h|^2 after each step, constant once an item has ended.
-    Source: Wan & Liu 2024, R-TST-MUSIC, eqs. (15)-(27), as reconstructed. Departs: paths are not paired between symbols;
-    cancelled by subtraction, and all others (see docs for the measured difference); a free phase is counted at the
-    middle of its symbol's tones, where it does not depend on the delay (at the middle of the whole band the alternation
-    creeps: it takes more than ten steps at four hops); searches where the source takes gradient steps.
+    info: paths (`Paths`, gains at symbol 0; doppler_hz of free turns: their slope), offsets, turn (*batch, symbol,
+    path) radians, num_paths, objective (*batch, max_steps + 1): |y - h|^2 after each step, constant once an item ended.
+    Source: Wan & Liu 2024, R-TST-MUSIC, eqs. (15)-(27), as reconstructed. Departs: paths are not paired between
+    symbols; they are cancelled by subtraction, and all others are (docs: the measured difference); a free phase counts
+    at the middle of its symbol's tones, where it does not depend on the delay (at the middle of the whole band the
+    alternation creeps: more than ten steps at four hops); searches where the source takes gradient steps.
     """
 
     tol: float | None = 1e-4
     max_steps: int | None = 10
-    doppler: Doppler = Free()
+    doppler: Doppler = FREE
     successive: bool = False
 
     @property
@@ -74,7 +74,7 @@ class RTstMusic(Music):
         objective = energy(task, point)
         trace = objective[:, None].expand(-1, 1 + (self.max_steps or 1))
         flat = {**point._asdict(), **_best(point), "objective": objective, "trace": trace}
-        shaped = {key: value.reshape(*obs.batch_shape, *value.shape[1:]) for key, value in flat.items()}
+        shaped = {key: value.reshape((*obs.batch_shape, *value.shape[1:])) for key, value in flat.items()}
         return {**shaped, "count": torch.zeros(obs.batch_shape, dtype=torch.int64, device=obs.y.device),
                 "change": obs.y.real.new_ones(obs.batch_shape)}  # fmt: skip
 
@@ -83,23 +83,20 @@ class RTstMusic(Music):
         now = _point(state, "", len(batch))
         point = padded(_joined(task, cancelled(task, now, self.successive)), self.num_paths)
         objective = energy(task, point).reshape(batch)
-        better = objective < state["objective"]
-        best = {name: _where(better, value.reshape(*batch, *value.shape[1:]), state[name])
+        before, better = state["trace"][..., -1], objective < state["objective"]
+        best = {name: _where(better, value.reshape((*batch, *value.shape[1:])), state[name])
                 for name, value in _best(point).items()}  # fmt: skip
         count = state["count"] + 1
-        later = torch.arange(state["trace"].shape[-1], device=count.device) >= count[..., None]
+        last = state["trace"].shape[-1] - 1
+        later = torch.arange(last + 1, device=count.device) >= count[..., None].clamp_max(last)
         return {
-            **{name: value.reshape(*batch, *value.shape[1:]) for name, value in point._asdict().items()},
+            **{name: value.reshape((*batch, *value.shape[1:])) for name, value in point._asdict().items()},
             **best,
             "objective": torch.where(better, objective, state["objective"]),
             "trace": torch.where(later, objective[..., None], state["trace"]),
             "count": count,
-            "change": self._change(state, objective, count).to(state["change"].dtype),
+            "change": ((before - objective).abs() / before.clamp_min(1e-300)).to(state["change"].dtype),
         }
-
-    def _change(self, state: State, objective: Tensor, count: Tensor) -> Tensor:
-        before = state["trace"].gather(-1, (count - 1)[..., None].clamp_max(state["trace"].shape[-1] - 1))[..., 0]
-        return (before - objective).abs() / before.clamp_min(1e-300)
 
     def read(self, state: State, obs: Observation) -> Estimate:
         pilots, batch = self.pilots(obs), obs.batch_shape
@@ -112,7 +109,7 @@ class RTstMusic(Music):
             (task.times - task.times.mean()).square().sum().clamp_min(1e-300) * 2 * math.pi
         )
         paths = Paths(point.gain, point.delay, point.cosine, slope, point.mask)
-        whole = lambda x: x.reshape(*batch, *x.shape[1:])  # noqa: E731
+        whole = lambda x: x.reshape((*batch, *x.shape[1:]))  # noqa: E731
         info: dict[str, Any] = {
             "paths": Paths(*map(whole, paths)),
             "offsets": Offsets(whole(point.phase), whole(point.timing)),

@@ -10,7 +10,7 @@ from torch import Tensor
 from hhat.extrapolation.bound import inverse, tone_variance
 from hhat.extrapolation.fit import posterior_information
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, sounded
-from hhat.extrapolation.normal import Doppler, Linear, Point, Task, normal_at
+from hhat.extrapolation.normal import Point, Task, normal_at
 from hhat.extrapolation.tree import noise_level, tree
 from hhat.methods.base import Method
 from hhat.ops.linalg import squared
