@@ -111,7 +111,15 @@ def test_sizes_of_the_named_patterns():
 @pytest.mark.parametrize(
     ("c_srs", "b_srs", "comb", "p_f", "length"),
     # m_SRS x 12 / (K_TC P_F)
-    [(0, 0, 2, 1, 24), (0, 0, 4, 1, 12), (0, 0, 8, 1, 6), (61, 0, 2, 1, 1632), (61, 2, 4, 1, 204), (61, 2, 2, 4, 102)],
+    [
+        (0, 0, 2, 1, 24),
+        (5, 0, 2, 1, 120),
+        (0, 0, 4, 1, 12),
+        (0, 0, 8, 1, 6),
+        (61, 0, 2, 1, 1632),
+        (61, 2, 4, 1, 204),
+        (61, 2, 2, 4, 102),
+    ],
 )
 def test_lengths(c_srs, b_srs, comb, p_f, length):
     config = SoundingConfig(c_srs=c_srs, b_srs=b_srs, comb=comb, p_f=p_f)

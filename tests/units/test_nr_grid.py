@@ -192,5 +192,7 @@ def test_wrong_grids_and_windows_say_what_was_expected():
     with pytest.raises(ValueError, match="3276 subcarriers"):
         transmitted(config, 0, 2048)
     for window in ((0.0, 5e-6), (1e-6, 0.0)):
-        with pytest.raises(ValueError, match="at most 4.17e-06 s for 2 ports"):
+        with pytest.raises(ValueError, match=r"at most 4\.17e-06 s for 2 ports"):
             received(torch.zeros(1, 14, 3276, dtype=torch.complex64), config, 0, window)
+    with pytest.raises(ValueError, match="noise_to_signal"):
+        received(torch.zeros(1, 14, 3276, dtype=torch.complex64), config, 0, None, -1.0)

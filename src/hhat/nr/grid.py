@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hhat.nr.config import SUBCARRIERS, SYMBOLS, SoundingConfig
 from hhat.nr.sequences import NUM_GROUPS, TWO_IN_A_GROUP, base_sequence, gold, shifted
+from hhat.ops.linalg import RELATIVE_FLOOR
 
 EARLY = 0.125
 """Share of a port's delay window that lies before delay zero: clocks are early and late, and a sharp edge at delay zero
@@ -85,7 +86,8 @@ def received(
     that is by delay: port i, brought to delay zero, fills its own window of delays while the others fill theirs. They
     are told apart by the linear minimum mean square error filter for channels with evenly spread power on `window_s`,
 
-      h_i = R D_i^H (sum_j D_j R D_j^H + noise_to_signal I)^-1 z,   z = y conj(base sequence), D_i = diag exp(j a_i n)
+      h_i = R D_i^H (sum_j D_j R D_j^H + num_ports noise_to_signal I)^-1 z
+      z = sqrt(num_ports) y conj(base sequence),   D_i = diag exp(j a_i n), a_i the cyclic shift
       R[n, m] = mean over the window of exp(-j 2 pi (n - m) spacing delay)
 
     This is the matched filter with a delay window where the windows tile all delays, and tends to least squares where
@@ -93,16 +95,19 @@ def received(
 
     window_s: first and last delay of a port's channel, seconds; at most 1 / (tone spacing x ports on the comb) long.
               None: as long as that, but no later than the normal cyclic prefix, an eighth of it before zero
-    noise_to_signal: noise variance of the grid over E|h|^2 of one port
+    noise_to_signal: noise variance of the grid over E|h|^2 of one port; below 1e-14 that is taken
     A cyclic shift counts delays modulo 1 / tone spacing: a longer channel folds over.
     Sionna: y (batch, num_rx, num_rx_ant, num_ofdm_symbols, fft_size) goes in as it is, where its slot has 14 symbols.
-    Raises ValueError for another number of symbols, a grid narrower than the carrier, and a window that is too long.
+    Raises ValueError for another number of symbols, a grid narrower than the carrier, a window that is too long and
+    a noise below 0.
     """
     if grid.shape[-2] != SYMBOLS:
         raise ValueError(
             f"received: expected the {SYMBOLS} symbols of a slot in (*batch, rx_ant, symbol, subcarrier), got "
             f"{tuple(grid.shape)}"
         )
+    if not 0 <= noise_to_signal < math.inf:
+        raise ValueError(f"received: noise_to_signal: expected a number >= 0, got {noise_to_signal}")
     shift, _ = _placed(config, grid.shape[-1])
     tones = _tones(config, occasion)
     rows = grid[..., config.first_symbol : config.first_symbol + config.num_symbols, :]
@@ -115,7 +120,7 @@ def received(
         z = rows.gather(-1, index.expand(*rows.shape[:-2], *index.shape)).to(sent.dtype) * sent[port].conj() * scale
         gain = torch.full((config.sequence_length,), float(config.num_ports), dtype=torch.float64)
         if mates > 1:
-            ridge = noise_to_signal * config.num_ports
+            ridge = max(noise_to_signal, RELATIVE_FLOOR[torch.complex128]) * config.num_ports
             matrix = _filter(config.sequence_length, mates, *_window(config, mates, window_s), ridge).to(z.device)
             z = z @ matrix.mT
             gain = gain * matrix.abs().square().sum(-1).cpu()
