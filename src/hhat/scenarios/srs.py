@@ -88,7 +88,7 @@ class Srs(abc.ABC):
     phase_drift_rad: standard deviation of a random walk's step, 0: none
     frequency_offset_hz: standard deviation of a carrier offset, one per channel: phase 2 pi offset m T
     timing_spread_s: standard deviation of the offset, independent over symbols
-    timing_drift_s: standard deviation of a random walk's step, added to it
+    timing_drift_s: standard deviation of a random walk's step, added to it; `model` takes the rms over its symbols
     reciprocity_error_db: power of the downlink's relative gain error per antenna, CN; None: none
     lags_s:       times after each symbol at which the truth holds the channel too
     preset:       a name of PRESETS or a `SoundingConfig` with one symbol per slot: sets hops, hop_order, num_tones,
@@ -239,10 +239,11 @@ class Srs(abc.ABC):
         check_count(type(self).__name__, "n", n)
         check_count(type(self).__name__, "links", links)
         whole = self.slot_of(self.drops(links, gen, n), gen, n)
+        index = self.index(n)
         for symbol in range(n):
-            yield self._one(whole, symbol)
+            yield self._one(whole, symbol, index[symbol])
 
-    def _one(self, whole: Slot, symbol: int) -> Slot:
+    def _one(self, whole: Slot, symbol: int, tones: Int[Tensor, " tone"]) -> Slot:
         truth, obs = whole.truth, whole.obs
         gain = truth.gain
         if gain is not None:
@@ -255,7 +256,7 @@ class Srs(abc.ABC):
             h_at=None if truth.h_at is None else truth.h_at[:, :, :, symbol],
             gain=gain,
         )
-        op = Kron(obs.op.left, Select(obs.op.right.index[symbol], self.num_tones))
+        op = Kron(Identity((self.columns * self.rows,)), Select(tones, self.num_tones))
         seen = Observation(obs.y[:, :, symbol], op, obs.noise_var, (AXES[0], AXES[2]))
         return Slot(one, seen, whole.about)
 

@@ -73,7 +73,6 @@ class SrsSionna(Srs):
     def _chunk(self, tr38901: Any, n: int, times_s: Tensor) -> Impulses:
         from sionna.phy.channel import gen_single_sector_topology
 
-        own = {"precision": "single", "device": "cpu"}
         model = getattr(tr38901, self.model_name)(
             carrier_frequency=self.carrier_hz,
             o2i_model="low",
@@ -82,7 +81,8 @@ class SrsSionna(Srs):
             direction="uplink",
             enable_pathloss=False,
             enable_shadow_fading=False,
-            **own,
+            precision="single",
+            device="cpu",
         )
         speed = self.speed_kmh / 3.6
         # the sector must reach beyond its inner rim
@@ -95,7 +95,8 @@ class SrsSionna(Srs):
             indoor_probability=0.0,
             min_ut_velocity=speed,
             max_ut_velocity=speed,
-            **own,
+            precision="single",
+            device="cpu",
         )
         model.set_topology(*where, los=self.los)
         # Sionna samples at index / rate: a rate per index gives any times, the first of them 0
