@@ -127,7 +127,7 @@ def _matlab(path: PathType, variables: dict[str, np.ndarray], max_bytes: float |
             named = y_axes[-1:] if y_axes[-1] == "subcarrier" else ("tx_ant", "pilot")
         if name == "noise_var" and value.size == 1:
             shaped[name] = value.reshape(())
-        elif name == "selection" or (vector and named is not None and len(named) == 1):
+        elif (name == "selection" and named is None) or (vector and named is not None and len(named) == 1):
             shaped[name] = value.reshape(-1)
         elif vector and name == "noise_var" and named is None:
             shaped[name] = value.reshape(-1)

@@ -86,10 +86,11 @@ def _checked(contents: Contents, layout: Layout) -> dict[str, Any]:
     per_snapshot = contents.fields["y"].dtype.itemsize * int(np.prod(layout.shape[1:]))
     step = max(1, int(min(CHECKED_BYTES, contents.max_bytes) // per_snapshot))
     if hops_between_slots(contents):
-        return [_of_slot(slot_of(at_slot(contents, index))) for index in range(layout.shape[0])][0]
+        slots = (slot_of(at_slot(contents, index)) for index in range(layout.shape[0]))
+    else:
+        slots = (slot_of(contents, first, step) for first in range(0, layout.shape[0], step))
     found: dict[str, Any] = {}
-    for first in range(0, layout.shape[0], step):
-        slot = slot_of(contents, first, step)
+    for slot in slots:
         found = found or _of_slot(slot)
     return found
 
