@@ -100,6 +100,16 @@ METHODS = {
     "oamp-decentralised": Entry(
         "hhat.decentralized.oamp:DecentralisedOamp", "OAMP whose linear step runs at the units, in rounds", "hhat"
     ),
+    "tst-music": Entry(
+        "hhat.extrapolation.tst_music:TstMusic",
+        "paths of each hopping sounding symbol by MUSIC, taken to the whole band",
+        "Wan & Liu 2024",
+    ),
+    "r-tst-music": Entry(
+        "hhat.extrapolation.r_tst_music:RTstMusic",
+        "the first symbol's paths refined on all hopping symbols at once",
+        "Wan & Liu 2024",
+    ),
     "auto": Entry("hhat.methods.auto:Auto", "picks prior and solver by what the observation holds", "hhat"),
 }
 PRIORS = {
