@@ -9,7 +9,6 @@ from scipy.io import savemat
 from scipy.special import j0
 
 import hhat
-from hhat import registry
 from hhat.extrapolation.model import Sounding, delay_steering
 from hhat.io import InputError, read, read_slots, write, write_slots
 from hhat.io.inspect import describe
@@ -263,7 +262,7 @@ def test_hops_are_read_from_arrays_of_other_programs(kind, tmp_path):
         read(tmp_path / "z.npz")
 
 
-def test_a_method_gets_its_law_from_the_file(monkeypatch, tmp_path):
+def test_a_method_gets_its_law_from_the_file(tmp_path):
     scene = SrsPaths(**SMALL, speed_kmh=30.0, timing_spread_s=3e-9)
     write(tmp_path / "x.h5", scene.draw(1, gen("law")))
     back = read(tmp_path / "x.h5")
@@ -274,7 +273,6 @@ def test_a_method_gets_its_law_from_the_file(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="unknown setting 'model'"):
         method_for("tst-music", back.obs, back.about, settings={"model": "x"})
     # without a name: what goes beyond the tones that are seen, where the file tells the law
-    monkeypatch.setitem(registry.METHODS, "joint-ml", registry.METHODS["tst-music"])
     found = choice_for("auto", back.obs, back.about)
     assert (found.name, found.method.model) == ("joint-ml", scene.model) and "4 symbols" in found.why
     assert choice_for("auto", back.obs).name == "auto"
