@@ -282,7 +282,7 @@ def test_a_method_gets_its_law_from_the_file(tmp_path):
     ("settings", "message"),
     [
         ({"hops": 0}, "hops"),
-        ({"hops": 3}, "hops that divide"),
+        ({"hops": 3}, "hops that divide the 500 tones, got 3"),
         ({"num_symbols": 0}, "num_symbols"),
         ({"hop_order": "random"}, "hop_order"),
         ({"snr_db": math.inf}, "snr_db"),

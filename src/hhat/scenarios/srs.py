@@ -121,13 +121,11 @@ class Srs(abc.ABC):
         where = type(self).__name__
         if self.preset is not None:
             self._take(self.preset)
-        for name in ("hops", "columns", "rows", "num_tones", *(("num_symbols",) if self.num_symbols else ())):
+        counted = () if self.num_symbols is None else ("num_symbols",)
+        for name in ("hops", "columns", "rows", "num_tones", *counted):
             check_count(where, name, getattr(self, name))
-        if self.num_symbols == 0 or self.num_tones % self.hops:
-            wanted = "num_symbols of at least 1 and hops that divide num_tones"
-            raise ValueError(
-                f"{where}: expected {wanted}, got {self.num_symbols}, {self.hops} hops, {self.num_tones} tones"
-            )
+        if self.num_tones % self.hops:
+            raise ValueError(f"{where}: expected hops that divide the {self.num_tones} tones, got {self.hops}")
         check_choice(where, "hop_order", self.hop_order, ORDERS)
         check_snr(where, self.snr_db)
         for name, limit in (("tone_spacing_hz", LIMIT_HZ), ("carrier_hz", LIMIT_HZ), ("period_s", LIMIT_S)):
