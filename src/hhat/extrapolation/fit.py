@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
@@ -69,19 +69,21 @@ def gains(
 def steered(task: Task, point: Point, gain_var: Tensor | None, made: Columns | None = None) -> Point:
     """A point with the gains that are best for the rest of it."""
     made = columns(task, point) if made is None else made
-    paths = point.gain.shape[-1]
     seen = matched(task, point, made)[:, :, 0].sum(1)
-    gram = made.tone_gram[:, list(task.band), :paths, :paths] * (
-        made.turn.conj()[..., :, None] * made.turn[..., None, :]
-    )
-    gram = gram.sum(1) * made.array_gram[:, :paths, :paths]
-    gram = gram * (point.mask[:, :, None] & point.mask[:, None])
-    level = gram.diagonal(dim1=-2, dim2=-1).real.amax(-1)
-    ridge = 1e-13 * level if gain_var is None else task.noise_var / gain_var + 1e-13 * level
-    ridge = torch.where(point.mask, ridge[:, None], 1.0)
-    factor = cholesky(gram + ridge.diag_embed())[0]
+    factor = cholesky(path_gram(task, point, gain_var, made))[0]
     gain = torch.cholesky_solve((seen * point.mask)[..., None], factor)[..., 0]
     return point._replace(gain=gain)
+
+
+def path_gram(task: Task, point: Point, gain_var: Tensor | None, made: Columns) -> Complex[Tensor, "item path path"]:
+    """Gram matrix of the paths over all symbols, with the ridge noise_var / gain_var; 1 where masked."""
+    paths, turn = point.gain.shape[-1], made.turn
+    gram = made.tone_gram[:, list(task.band), :paths, :paths] * (turn.conj()[..., :, None] * turn[..., None, :])
+    gram = gram.sum(1) * made.array_gram[:, :paths, :paths]
+    gram = gram * (point.mask[:, :, None] & point.mask[:, None])
+    level = 1e-13 * gram.diagonal(dim1=-2, dim2=-1).real.amax(-1)
+    ridge = level if gain_var is None else task.noise_var / gain_var + level
+    return gram + torch.where(point.mask, ridge[:, None], 1.0).diag_embed()
 
 
 def polish(
@@ -147,18 +149,18 @@ def descend(
         live = live & (promise > SETTLED * (~fixed).sum(-1)) & torch.isfinite(promise)
         if not bool(live.any()):
             break
-        whole, best = _put(rows, whole, point), rows.put(best, value)
+        whole, best = whole.put(rows, point), rows.put(best, value)
         fewer = rows.of(live)
         if fewer.index is not None:
             rows, task = rows.then(fewer), task.some(fewer)
-            point = Point(*map(fewer.take, point))
+            point = point.rows(fewer)
             now = Normal(*(fewer.take(x) for x in (now.rss, now.score, now.information)))
             live, fixed, prior, damping = map(fewer.take, (live, fixed, prior, damping))
             value, move = fewer.take(value), fewer.take(move)
         trial = point.moved(move)
         then, wanted = _objective(task, trial, prior)
         better = live & (wanted < value)
-        point = Point(*(_chosen(better, new, old) for new, old in zip(trial, point, strict=True)))
+        point = trial.where(better, point)
         now = Normal(
             _chosen(better, then.rss, now.rss),
             _chosen(better, then.score, now.score),
@@ -167,7 +169,7 @@ def descend(
         value = torch.where(better, wanted, value)
         damping = torch.where(better, damping / 5, damping * 10).clamp_min(DAMPING[1])
         live = live & (damping < DAMPING[2])
-    return _put(rows, whole, point), rows.put(best, value)
+    return whole.put(rows, point), rows.put(best, value)
 
 
 def step(now: Normal, point: Point, fixed: Tensor, prior: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,10 +193,6 @@ def posterior_information(now: Normal, fixed: Tensor, prior: Tensor) -> Tensor:
 def _objective(task: Task, point: Point, prior: Tensor) -> tuple[Normal, Tensor]:
     now = normal_at(task, point)
     return now, now.rss / task.noise_var + (prior * point.vector().square()).sum(-1) / 2
-
-
-def _put(rows: Rows, whole: Point, part: Point) -> Point:
-    return Point(*(rows.put(old, new) for old, new in zip(whole, part, strict=True)))
 
 
 def _chosen(better: Tensor, new: Tensor, old: Tensor) -> Tensor:
