@@ -41,7 +41,7 @@ class TwoPaths(SrsPaths):
 
 
 def scene(point: Point) -> TwoPaths:
-    return TwoPaths(weak_db=point["weak_db"], snr_db=15.0)
+    return TwoPaths(weak_db=float(point["weak_db"]), snr_db=15.0)
 
 
 def spectrum(wrong: bool, cancelled: bool) -> Callable[[TwoPaths], Measurement]:
@@ -108,7 +108,7 @@ EXPERIMENT = Experiment(
     "d_k(tau) in the signal subspace), the weak path's turns in d_k, tau on a grid of 2 ns; interference_db: largest "
     "value within 50 ns of the strong path's delay over that within 50 ns of the weak path's; own_peak_is_highest: the "
     "highest of all lies within 1 / 60 MHz of the weak path's delay; interference_shift_ns: where the interference is, "
-    "from the strong path's delay. Wrong: Doppler shifts 0, every other symbol 5 ns late. Cancelled: projected out with "
-    "what is believed of it.",
+    "from the strong path's delay. Wrong: Doppler shifts 0, every other symbol 5 ns late. Cancelled: projected out, as "
+    "it is believed to be.",
     example=False,
 )
