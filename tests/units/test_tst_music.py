@@ -99,11 +99,23 @@ def test_a_slot_of_one_symbol_is_the_joint_observation_symbol_by_symbol():
         assert one.info["paths"].delay_s.shape[:2] == (2, 1)
 
 
-def test_uneven_tones_are_refused():
-    index = torch.tensor([[0, 1, 3, 4, 5, 6]])
-    obs = Observation(complex_normal((12, 1, 6), GEN), Kron(Identity((12,)), Hops(index, 60)), 0.1)
+@pytest.mark.parametrize("index", [[0, 1, 3, 4, 5, 6], [2]])
+def test_uneven_tones_and_one_alone_are_refused(index):
+    op = Kron(Identity((12,)), Hops(torch.tensor([index]), 60))
+    obs = Observation(complex_normal((12, 1, len(index)), GEN), op, 0.1)
     with pytest.raises(ValueError, match="evenly spaced tones"):
         hhat.solve(TstMusic(MODEL), obs)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_one_antenna_and_tones_in_any_direction(backwards):
+    model = Sounding(1, 1, MODEL.frequency_hz)
+    h = model.channel(paths_of([-3e-7, 2.5e-6], [(0, 0), (0, 0)], [1.0, 0.5j]), Offsets(0 * TIMES, 0 * TIMES), TIMES)
+    op = Kron(Identity((1,)), Hops(INDEX.flip(-1) if backwards else INDEX, 60))
+    y = op.apply(h) + complex_normal((1, 1, 4, 30), generator("siso"), torch.complex128, 1e-5)
+    for method in (TstMusic(model, num_paths=4), RTstMusic(model, num_paths=4)):
+        est = hhat.solve(method, Observation(y, op, 1e-5))
+        assert nmse(est.belief.mean, h) < 1e-3
 
 
 def test_the_noise_level_is_what_lies_outside_of_the_signal():

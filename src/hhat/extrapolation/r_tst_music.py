@@ -64,6 +64,7 @@ class RTstMusic(Music):
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         pilots = self.pilots(obs)
+        assert pilots.noise_var is not None
         task = self._task(pilots)
         first = Sounded(pilots.y[..., :1, :], pilots.index[:1], pilots.noise_var[..., :1, :])
         ((_, one),) = symbols_alone(self.model, first)

@@ -12,7 +12,7 @@ from hhat.ops.linalg import squared
 NOISE_EDGE = 1.15
 """Factor on sigma (sqrt(rows) + sqrt(columns)), where the largest singular value of noise lies."""
 OVERLAP_EDGE = 1.5
-"""The same for sub-bands that overlap: of 200 draws of noise 95 % lay below 1.3, at 24 to 250 tones and 1 to 5 columns."""
+"""The same for sub-bands that overlap: of 200 draws of noise 95 % were below 1.3 at 24 to 250 tones, 1 to 5 columns."""
 
 
 class Subspace(NamedTuple):
@@ -100,7 +100,7 @@ class Peaks(NamedTuple):
     mask: Bool[Tensor, "*batch peak"]
 
 
-def peaks(grid: Tensor, num_axes: int, count: int, apart: tuple[int, ...], least: Tensor | float = 0.0) -> Peaks:
+def peaks(grid: Tensor, num_axes: int, count: int, apart: tuple[int, ...], least: float = 0.0) -> Peaks:
     """The `count` largest of those local maxima above `least` that have no higher one within `apart` grid steps.
 
     The grid's last num_axes axes wrap around. Padded with masked entries where there are fewer.
@@ -111,9 +111,8 @@ def peaks(grid: Tensor, num_axes: int, count: int, apart: tuple[int, ...], least
     top = torch.where(top >= _window_max(top, apart), top, -torch.inf).reshape(*grid.shape[:-num_axes], -1)
     count = min(count, top.shape[-1])
     value, where = top.topk(count, -1)
-    floor = least if isinstance(least, float) else least[..., None]
     index = torch.stack(torch.unravel_index(where, sizes), -1)
-    mask = value > floor
+    mask = value > least
     return Peaks(index, torch.where(mask, value, 0.0), mask)
 
 

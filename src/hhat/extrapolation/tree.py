@@ -54,7 +54,8 @@ def tree(task: Task, num_paths: int, smooth: bool, max_groups: int = 16, max_ang
     step_hz = _step(task.frequency[0])
     num, ants = y.shape[-2:]
     u, s, vh = torch.linalg.svd(y, full_matrices=False)
-    rank = mdl_rank(s, max(num, ants))
+    # of one singular value MDL has nothing to compare with
+    rank = mdl_rank(s, max(num, ants)) if min(num, ants) > 1 else torch.ones_like(s[:, 0], dtype=torch.int64)
     signal, right = of_rank(u, s, rank), of_rank(vh.mH, s, rank).basis
     cells = signal.basis * signal.singular[..., None, :]  # (item, tone, r), Y V_r
     cycles, there = _groups(signal, rank, sigma, smooth, max_groups)
@@ -68,7 +69,8 @@ def tree(task: Task, num_paths: int, smooth: bool, max_groups: int = 16, max_ang
     inside = right.mH[:, None] @ beams
     z = cells[:, None] @ inside - late[:, None] @ (part @ inside)  # (item, group, tone, angle)
     start = cycles.repeat_interleave(found.shape[-1], -1)
-    delay = _delays(z.mT.flatten(1, 2), start) / step_hz
+    period = 1 / abs(step_hz)
+    delay = torch.remainder(_delays(z.mT.flatten(1, 2), start) / step_hz + EARLY * period, period) - EARLY * period
     return _kept(task, delay, cosine.flatten(1, 2), found.flatten(1), num_paths)
 
 
@@ -83,14 +85,10 @@ def noise_level(y: Complex[Tensor, "*batch tone rx_ant"]) -> Float[Tensor, "*bat
 
 
 def _step(frequency: Float[Tensor, " tone"]) -> float:
-    if len(frequency) < 2:
-        return 1.0
     steps = frequency.diff()
-    if float((steps - steps[0]).abs().max()) > 1e-6 * abs(float(steps[0])):
-        raise ValueError(
-            f"tst-music: expected evenly spaced tones in every symbol, got steps of {float(steps.min()):g} to "
-            f"{float(steps.max()):g} Hz"
-        )
+    if len(steps) == 0 or float((steps - steps[0]).abs().max()) > 1e-6 * abs(float(steps[0])):
+        got = [float(found) for found in steps.unique()][:4]
+        raise ValueError(f"tst-music: expected evenly spaced tones, two or more, in every symbol, got steps {got} Hz")
     return float(steps[0])
 
 
@@ -154,8 +152,7 @@ def _delays(z: Complex[Tensor, "item path tone"], start: Float[Tensor, "item pat
     energy = squared(delay_steering(places[:, 0], tried).mH @ z[..., None])[..., 0]
     spot = tried.gather(-1, energy.argmax(-1, keepdim=True))
     reach = torch.full((1,), 1 / (PAD * num), dtype=torch.float64, device=z.device)
-    late = refined(z[..., None], -places, spot[..., None], reach)[..., 0, 0]
-    return torch.remainder(late + EARLY, 1.0) - EARLY
+    return refined(z[..., None], -places, spot[..., None], reach)[..., 0, 0]
 
 
 def _kept(task: Task, delay: Tensor, cosine: Tensor, mask: Tensor, num_paths: int) -> Point:
