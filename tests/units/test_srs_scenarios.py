@@ -13,6 +13,7 @@ from hhat.io import InputError, read, read_slots, write, write_slots
 from hhat.io.inspect import describe
 from hhat.methods.defaults import method_for
 from hhat.methods.linear import LeastSquares
+from hhat.nr.config import SoundingConfig
 from hhat.registry import Entry
 from hhat.scenarios import srs
 from hhat.scenarios.srs_paths import SrsPaths
@@ -108,6 +109,26 @@ def test_all_tones_are_sounded_equally_often_and_in_the_order_asked_for():
         index = SrsPaths(**SMALL, hops=4, hop_order=order).index()
         assert index.flatten().bincount(minlength=24).tolist() == [2] * 24
         assert index[:4, 0].tolist() == first and torch.equal(index[:4], index[4:])
+
+
+@pytest.mark.parametrize(
+    ("preset", "hops", "tones", "width_hz"), [("30khz-272rb", 4, 816, 97.8e6), ("15khz-264rb", 6, 792, 47.46e6)]
+)
+def test_a_preset_sounds_what_the_standard_sounds(preset, hops, tones, width_hz):
+    scene = SrsPaths(preset=preset, columns=2, rows=1)
+    assert (scene.hops, scene.num_tones, scene.period_s) == (hops, tones, 5e-3)
+    f = scene.model.tones_hz()
+    assert float(f[-1] - f[0]) == pytest.approx(width_hz) and float(f.diff().std()) < 1e-6
+    assert torch.equal(scene.index()[:hops].flatten().sort().values, torch.arange(tones))
+    config = scene.preset
+    sounded = config.tones(hops + 1) - 6 * config.num_rb  # of the second symbol after a full cycle
+    told = torch.tensor(scene.draw(1, gen("preset")).about.subcarriers)
+    assert torch.equal(told[scene.index()[hops + 1]], sounded)
+    assert SrsPaths(preset=SoundingConfig(b_srs=1)).index().tolist()[0][0] in (0, 408)
+    with pytest.raises(ValueError, match="one symbol per slot"):
+        SrsPaths(preset=SoundingConfig(num_symbols=2, l_offset=1))
+    with pytest.raises(ValueError, match="preset is one of"):
+        SrsPaths(preset="60khz")
 
 
 def test_offsets_follow_their_laws_and_start_at_zero():

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hhat import __version__
-from hhat.cli import about, calibrate, estimate, files, runs, store, train
+from hhat.cli import about, bound, calibrate, estimate, files, runs, store, train
 from hhat.cli.common import FAILED, INTERRUPTED, WRONG
 
 USAGE: type[Exception] = typer.BadParameter.__mro__[2]
@@ -28,6 +28,7 @@ for verb in (
     files.inspect,
     estimate.estimate,
     calibrate.calibrate,
+    bound.bound,
     train.train,
     runs.bench,
     runs.report,

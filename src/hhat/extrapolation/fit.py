@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
@@ -69,19 +69,21 @@ def gains(
 def steered(task: Task, point: Point, gain_var: Tensor | None, made: Columns | None = None) -> Point:
     """A point with the gains that are best for the rest of it."""
     made = columns(task, point) if made is None else made
-    paths = point.gain.shape[-1]
     seen = matched(task, point, made)[:, :, 0].sum(1)
-    gram = made.tone_gram[:, list(task.band), :paths, :paths] * (
-        made.turn.conj()[..., :, None] * made.turn[..., None, :]
-    )
-    gram = gram.sum(1) * made.array_gram[:, :paths, :paths]
-    gram = gram * (point.mask[:, :, None] & point.mask[:, None])
-    level = gram.diagonal(dim1=-2, dim2=-1).real.amax(-1)
-    ridge = 1e-13 * level if gain_var is None else task.noise_var / gain_var + 1e-13 * level
-    ridge = torch.where(point.mask, ridge[:, None], 1.0)
-    factor = cholesky(gram + ridge.diag_embed())[0]
+    factor = cholesky(path_gram(task, point, gain_var, made))[0]
     gain = torch.cholesky_solve((seen * point.mask)[..., None], factor)[..., 0]
     return point._replace(gain=gain)
+
+
+def path_gram(task: Task, point: Point, gain_var: Tensor | None, made: Columns) -> Complex[Tensor, "item path path"]:
+    """Gram matrix of the paths over all symbols, with the ridge noise_var / gain_var; 1 where masked."""
+    paths, turn = point.gain.shape[-1], made.turn
+    gram = made.tone_gram[:, list(task.band), :paths, :paths] * (turn.conj()[..., :, None] * turn[..., None, :])
+    gram = gram.sum(1) * made.array_gram[:, :paths, :paths]
+    gram = gram * (point.mask[:, :, None] & point.mask[:, None])
+    level = 1e-13 * gram.diagonal(dim1=-2, dim2=-1).real.amax(-1)
+    ridge = level if gain_var is None else task.noise_var / gain_var + level
+    return gram + torch.where(point.mask, ridge[:, None], 1.0).diag_embed()
 
 
 def polish(

@@ -123,8 +123,9 @@ def _operator(
     event_ndim = 2 if "pilot" in layout.event else 1
     pilots = _named(contents, "pilots", layout, rows, event_ndim, dtype)
     combiner = _named(contents, "combiner", layout, rows, 2, dtype)
+    selection = _selection(contents)
     try:
-        return factors.build(layout.event, layout.event_shape, pilots, combiner, _selection(contents))
+        return factors.build(layout.event, layout.event_shape, pilots, combiner, selection)
     except ValueError as error:
         raise contents.wrong(str(error)) from error
 

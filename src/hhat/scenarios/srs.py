@@ -12,6 +12,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from hhat.extrapolation.model import Offsets, Paths, Sounding
+from hhat.nr.config import SUBCARRIERS, SoundingConfig
 from hhat.nr.hopping import ORDERS, hop_index
 from hhat.ops import Hops, Identity, Kron, Select
 from hhat.ops.linalg import squared
@@ -23,6 +24,11 @@ from hhat.types import About, Observation, Slot
 AXES = ("rx_ant", "symbol", "subcarrier")
 CHUNK_ENTRIES = 1 << 21
 """Entries of channels formed at a time (32 MB in complex128)."""
+PRESETS = {
+    "30khz-272rb": SoundingConfig(),
+    "15khz-264rb": SoundingConfig(num_rb=270, subcarrier_spacing_hz=15e3, c_srs=60, b_srs=2, t_srs=5),
+}
+"""The widest sounding of either spacing, comb 4, every 5 ms: 4 hops of 68 resource blocks, 6 hops of 44."""
 LIMIT_HZ, LIMIT_S, LIMIT_KMH, LIMIT_RAD = 1e12, 1.0, 3e4, 100.0
 
 
@@ -85,6 +91,8 @@ class Srs(abc.ABC):
     timing_drift_s: standard deviation of a random walk's step, added to it
     reciprocity_error_db: power of the downlink's relative gain error per antenna, CN; None: none
     lags_s:       times after each symbol at which the truth holds the channel too
+    preset:       a name of PRESETS or a `SoundingConfig` with one symbol per slot: sets hops, hop_order, num_tones,
+                  tone_spacing_hz and period_s to what the standard sounds, whatever was given for them
     Phase and timing are 0 in the first symbol. Truth: `SoundingTruth`. Raises ValueError for settings outside these.
     Source: Wan & Liu 2024, eqs. (1)-(3), as reconstructed; array, period and the law of the timing are choices.
     """
@@ -107,9 +115,12 @@ class Srs(abc.ABC):
     timing_drift_s: float | int = 0.0
     reciprocity_error_db: float | int | None = None
     lags_s: tuple[float | int, ...] = ()
+    preset: str | SoundingConfig | None = None
 
     def __post_init__(self):
         where = type(self).__name__
+        if self.preset is not None:
+            self._take(self.preset)
         for name in ("hops", "columns", "rows", "num_tones", *(("num_symbols",) if self.num_symbols else ())):
             check_count(where, name, getattr(self, name))
         if self.num_symbols == 0 or self.num_tones % self.hops:
@@ -136,6 +147,22 @@ class Srs(abc.ABC):
             raise ValueError(f"{where}: lags_s is a tuple of times, got {self.lags_s!r}")
         for lag in self.lags_s:
             check_between(where, "lags_s", lag, 0, 1e3 * LIMIT_S)
+
+    def _take(self, preset: str | SoundingConfig) -> None:
+        if isinstance(preset, str):
+            check_choice(type(self).__name__, "preset", preset, tuple(PRESETS))
+            preset = PRESETS[preset]
+            object.__setattr__(self, "preset", preset)
+        if preset.num_symbols != 1:
+            raise ValueError(f"{type(self).__name__}: preset: expected one symbol per slot, got {preset.num_symbols}")
+        for name, value in (
+            ("hops", preset.cycle),
+            ("hop_order", "nr"),
+            ("num_tones", preset.num_tones),
+            ("tone_spacing_hz", preset.tone_spacing_hz),
+            ("period_s", preset.period_s),
+        ):
+            object.__setattr__(self, name, value)
 
     @abc.abstractmethod
     def drops(self, n: int, gen: torch.Generator, num_symbols: int | None = None) -> Any:
@@ -176,6 +203,8 @@ class Srs(abc.ABC):
 
     def index(self, num_symbols: int | None = None) -> Int[Tensor, "symbol tone"]:
         """Tones that each symbol sounds."""
+        if isinstance(self.preset, SoundingConfig):
+            return self.preset.hop_index(num_symbols or self.symbols)
         return hop_index(self.num_tones, self.hops, num_symbols or self.symbols, self.hop_order)
 
     def noise_var(self) -> float:
@@ -263,22 +292,26 @@ class Srs(abc.ABC):
 
     @cached_property
     def _about(self) -> About:
-        half = self.num_tones // 2
+        half, spacing = self.num_tones // 2, self.tone_spacing_hz
+        tones = tuple(range(-half, self.num_tones - half))
+        if isinstance(self.preset, SoundingConfig):
+            spacing, centre = self.preset.subcarrier_spacing_hz, SUBCARRIERS * self.preset.num_rb // 2
+            tones = tuple((self.preset.band() - centre).tolist())
         walk = self.timing_drift_s * math.sqrt((self.symbols - 1) / 2)  # rms over the symbols
         # elements column by column, along x and up z
         place = [[x, 0.0, z] for x, z in Sounding(self.columns, self.rows, (0.0,)).positions().tolist()]
         return About(
             kind="srs",
-            snr_definition="1 / noise_var: mean |h|^2 of each channel over band, antennas and symbols is 1",
+            snr_definition="1 / noise_var: the mean power of each channel over band, antennas and symbols is 1",
             normalisation="each channel: mean |h|^2 = 1 over all tones, antennas and symbols",
             source=f"{self._law}, {self.hops} hops {self.hop_order}, {self.speed_kmh:g} km/h",
             geometry={"rx_ant": place},
             constants={
                 "carrier_hz": self.carrier_hz,
-                "subcarrier_spacing_hz": self.tone_spacing_hz,
+                "subcarrier_spacing_hz": spacing,
                 "sounding_period_s": self.period_s,
                 "doppler_hz": self.doppler_hz,
                 "timing_spread_s": math.hypot(self.timing_spread_s, walk),
             },
-            subcarriers=tuple(range(-half, self.num_tones - half)),
+            subcarriers=tones,
         )

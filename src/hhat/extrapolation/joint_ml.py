@@ -1,0 +1,1 @@
+"""`joint-ml`: all symbols of hopping pilots explained by one set of paths, found one by one and fitted together."""
