@@ -112,4 +112,4 @@ class SlidingJointMl(Follower):
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "SlidingJointMl":
-        return cls(Sounding(3, 2, tuple(120e3 * n for n in range(8))))
+        return cls(Sounding(2, 2, tuple(120e3 * n for n in range(24))))

@@ -61,7 +61,7 @@ class SrsExtrapolation(SlidingJointMl):
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "SrsExtrapolation":
-        return cls(Sounding(3, 2, tuple(120e3 * n for n in range(8))))
+        return cls(Sounding(2, 2, tuple(120e3 * n for n in range(24))))
 
 
 def _at(value, rows: Tensor):
