@@ -110,6 +110,11 @@ METHODS = {
         "the first symbol's paths refined on all hopping symbols at once",
         "Wan & Liu 2024",
     ),
+    "joint-ml": Entry(
+        "hhat.extrapolation.joint_ml:JointMl",
+        "one set of paths for all hopping symbols, by one likelihood",
+        "Wan & Liu 2024, made joint",
+    ),
     "auto": Entry("hhat.methods.auto:Auto", "picks prior and solver by what the observation holds", "hhat"),
 }
 PRIORS = {

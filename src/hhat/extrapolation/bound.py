@@ -1,15 +1,17 @@
 """What no estimator can do better than: Fisher information of paths and offsets, and what it leaves of the channel."""
 
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
+from hhat.extrapolation.columns import ARRAY_TYPE, TONE_TYPE, Columns, columns, whole_band
 from hhat.extrapolation.fit import posterior_information
-from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, delay_steering
-from hhat.extrapolation.normal import ARRAY_TYPE, TONE_TYPE, Doppler, Point, Task, columns, normal_at
+from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
+from hhat.extrapolation.normal import normal_at
+from hhat.extrapolation.task import Doppler, Point, Task
 from hhat.ops.linalg import eigh, squared
 
 NULL = 1e-12
@@ -109,33 +111,53 @@ def tone_variance(
       var_mf = (1 / A) sum_pq d_p[f] W_pq conj(d_q[f]),   W = (T_m C T_m^H) * (Gram of array columns)^T
     T_m maps parameters to weights of the columns value, d/dtau, d/du, d/dv of every path at symbol m.
     """
-    model, gain, paths = task.model, point.gain, point.gain.shape[-1]
     made, basis = columns(task, point), task.doppler.basis(task.times)
-    late = delay_steering(model.tones_hz(gain.real), point.delay)
-    tones = torch.cat([late, -2j * math.pi * model.tones_hz(gain.real)[:, None] * late], -1)
+    return _seen(task, point, made, covariance + 0j, lambda rows, m: _mapped(rows, m, made.turn, point.gain, basis))
+
+
+def spread_variance(
+    task: Task, point: Point, covariance: Complex[Tensor, "item column column"]
+) -> Float[Tensor, "item symbol subcarrier"]:
+    """`tone_variance` of the coefficients of `spread`."""
+    made, basis = columns(task, point), task.doppler.basis(task.times)
+    return _seen(task, point, made, covariance, lambda rows, m: _around(rows, m, made.turn, basis))
+
+
+def _seen(
+    task: Task, point: Point, made: Columns, covariance: Tensor, mapped: Callable[[Tensor, int], Tensor]
+) -> Float[Tensor, "item symbol subcarrier"]:
+    paths, tones = point.gain.shape[-1], whole_band(task, point)[:, 0]
     grams = made.array_gram.unflatten(-1, (3, paths)).unflatten(-3, (3, paths))
     grams = grams[:, list(ARRAY_TYPE)][:, :, :, list(ARRAY_TYPE)].permute(0, 3, 4, 1, 2)
     found = []
     for m in range(len(task.times)):
-        turn = made.turn[:, m, :, None]
-        own = turn * gain[..., None]
-        half = _mapped(covariance + 0j, m, turn, own, basis)
-        weight = _mapped(half.mH, m, turn, own, basis).mH.unflatten(-1, (4, paths)).unflatten(-3, (4, paths)) * grams
-        two = weight.new_zeros(len(gain), 2, paths, 2, paths)
+        half = mapped(covariance, m)
+        weight = mapped(half.mH, m).mH.unflatten(-1, (4, paths)).unflatten(-3, (4, paths)) * grams
+        two = weight.new_zeros(len(tones), 2, paths, 2, paths)
         for row, i in enumerate(TONE_TYPE):
             for column, j in enumerate(TONE_TYPE):
                 two[:, i, :, j] += weight[:, row, :, column]
         two = two.flatten(3).flatten(1, 2)
         found.append(((tones @ two) * tones.conj()).real.sum(-1))
-    return torch.stack(found, 1).clamp_min(0) / model.num_rx_ant
+    return torch.stack(found, 1).clamp_min(0) / task.model.num_rx_ant
 
 
-def _mapped(rows: Tensor, m: int, turn: Tensor, own: Tensor, basis: Tensor) -> Tensor:
+def _mapped(rows: Tensor, m: int, turn: Tensor, gain: Tensor, basis: Tensor) -> Tensor:
     """T_m times (item, parameter, n): (item, 4 path, n)."""
-    (symbols, num), paths = basis.shape, own.shape[1]
+    (symbols, num), paths = basis.shape, gain.shape[1]
+    turn = turn[:, m, :, None]
+    own = turn * gain[..., None]
     imag, real, delay, u, v, *rate = rows[:, : rows.shape[1] - 2 * symbols].split(paths, 1)
     phase, timing = rows[:, -2 * symbols + m, None], rows[:, -symbols + m, None]
     for j in range(num):
         phase = phase + basis[m, j] * rate[j]
     value = turn * (real + 1j * imag) + 1j * own * phase
     return torch.cat([value, own * (delay + timing), own * u, own * v], 1)
+
+
+def _around(rows: Tensor, m: int, turn: Tensor, basis: Tensor) -> Tensor:
+    """The same of the coefficients of `spread`: weights of value, d/dtau, d/du, d/dv and the rates."""
+    value, delay, u, v, *rate = rows.split(turn.shape[-1], 1)
+    for j in range(basis.shape[1]):
+        value = value + basis[m, j] * rate[j]
+    return torch.cat([value, delay, u, v], 1) * turn[:, m].repeat(1, 4)[..., None]

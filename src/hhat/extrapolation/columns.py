@@ -74,9 +74,9 @@ def steering(
 
 def weights(
     task: Task, point: Point, made: Columns, around: Complex[Tensor, "item type path"] | None = None
-) -> Complex[Tensor, "item symbol type path"]:
-    """Of every path's value, and with `around`, the coefficients of `spread` beside the gains, of d/dtau, d/du, d/dv, in
-    each symbol."""
+) -> Complex[Tensor, "item symbol kind path"]:
+    """Of every path's value in each symbol; with `around`, the coefficients of `spread` beside the gains, of d/dtau,
+    d/du, d/dv too."""
     value = point.gain[:, None].expand_as(made.turn)
     if around is None:
         return (value * made.turn)[:, :, None]
@@ -89,7 +89,7 @@ def weights(
 def combined(
     made: Columns,
     tones: Complex[Tensor, "item band tone column"],
-    weight: Complex[Tensor, "item symbol type path"],
+    weight: Complex[Tensor, "item symbol kind path"],
     band: list[int],
 ) -> Complex[Tensor, "item symbol tone rx_ant"]:
     """Sum over paths and types of weights times columns, without the symbols' timing. tones: values, then d/dtau, of
@@ -106,3 +106,20 @@ def combined(
 def late(task: Task, point: Point) -> Complex[Tensor, "item symbol tone 1"]:
     """What the timing of each symbol makes of its tones."""
     return delay_steering(task.frequency[list(task.band)], point.timing[..., None])
+
+
+def channel_at(
+    task: Task, point: Point, around: Complex[Tensor, "item type path"] | None = None
+) -> Complex[Tensor, "item rx_ant symbol subcarrier"]:
+    """The channel on all tones, of the paths and what is `around` them (`spread`)."""
+    made, tones = columns(task, point), whole_band(task, point)
+    h = combined(made, tones, weights(task, point, made, around), [0] * len(task.times))
+    shift = delay_steering(task.model.tones_hz(point.delay), point.timing[..., None])
+    return (h * shift).movedim(-1, 1)
+
+
+def whole_band(task: Task, point: Point) -> Complex[Tensor, "item 1 subcarrier column"]:
+    """Tone columns of all subcarriers: values, then d/dtau."""
+    f = task.model.tones_hz(point.delay)[None]
+    value = steering(f, point.delay[:, None])
+    return torch.cat([value, -2j * math.pi * f[..., None] * value], -1)

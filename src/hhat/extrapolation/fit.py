@@ -149,18 +149,18 @@ def descend(
         live = live & (promise > SETTLED * (~fixed).sum(-1)) & torch.isfinite(promise)
         if not bool(live.any()):
             break
-        whole, best = _put(rows, whole, point), rows.put(best, value)
+        whole, best = whole.put(rows, point), rows.put(best, value)
         fewer = rows.of(live)
         if fewer.index is not None:
             rows, task = rows.then(fewer), task.some(fewer)
-            point = Point(*map(fewer.take, point))
+            point = point.rows(fewer)
             now = Normal(*(fewer.take(x) for x in (now.rss, now.score, now.information)))
             live, fixed, prior, damping = map(fewer.take, (live, fixed, prior, damping))
             value, move = fewer.take(value), fewer.take(move)
         trial = point.moved(move)
         then, wanted = _objective(task, trial, prior)
         better = live & (wanted < value)
-        point = Point(*(_chosen(better, new, old) for new, old in zip(trial, point, strict=True)))
+        point = trial.where(better, point)
         now = Normal(
             _chosen(better, then.rss, now.rss),
             _chosen(better, then.score, now.score),
@@ -169,7 +169,7 @@ def descend(
         value = torch.where(better, wanted, value)
         damping = torch.where(better, damping / 5, damping * 10).clamp_min(DAMPING[1])
         live = live & (damping < DAMPING[2])
-    return _put(rows, whole, point), rows.put(best, value)
+    return whole.put(rows, point), rows.put(best, value)
 
 
 def step(now: Normal, point: Point, fixed: Tensor, prior: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,10 +193,6 @@ def posterior_information(now: Normal, fixed: Tensor, prior: Tensor) -> Tensor:
 def _objective(task: Task, point: Point, prior: Tensor) -> tuple[Normal, Tensor]:
     now = normal_at(task, point)
     return now, now.rss / task.noise_var + (prior * point.vector().square()).sum(-1) / 2
-
-
-def _put(rows: Rows, whole: Point, part: Point) -> Point:
-    return Point(*(rows.put(old, new) for old, new in zip(whole, part, strict=True)))
 
 
 def _chosen(better: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -41,20 +41,22 @@ class RTstMusic(Music):
     doppler: `Free()` (the source's): a phase per path and symbol, or `Linear()`: one Doppler shift per path. Free
       phases leave the symbols' parts of the band incoherent to each other: only slopes inside of them tell delays.
     successive: take only the stronger paths off, as the source does, not all others
+    band_phases: count free phases at the middle of the whole band, as the source does, not of the symbol's tones, where
+      they do not depend on the delay: the alternation then creeps, more than ten steps at four hops
     The iterate of least |y - h|^2 is kept; `tol` is on its relative change. One symbol: `tst-music`, refined.
     Variance: per tone, mean over antennas: the Cramer-Rao bound at the fit plus the residual beyond noise.
     info: paths (`Paths`, gains at symbol 0; doppler_hz of free turns: their slope), offsets, turn (*batch, symbol,
     path) radians, num_paths, objective (*batch, max_steps + 1): |y - h|^2 after each step, constant once an item ended.
     Source: Wan & Liu 2024, R-TST-MUSIC, eqs. (15)-(27), as reconstructed. Departs: paths are not paired between
-    symbols; they are cancelled by subtraction, and all others are (docs: the measured difference); a free phase counts
-    at the middle of its symbol's tones, where it does not depend on the delay (at the middle of the whole band the
-    alternation creeps: more than ten steps at four hops); searches where the source takes gradient steps.
+    symbols; they are cancelled by subtraction, not projected out; searches where the source takes gradient steps; and
+    the two settings above.
     """
 
     tol: float | None = 1e-4
     max_steps: int | None = 10
     doppler: Doppler = FREE
     successive: bool = False
+    band_phases: bool = False
 
     @property
     def label(self) -> str:
@@ -81,7 +83,7 @@ class RTstMusic(Music):
     def step(self, state: State, obs: Observation) -> State:
         task, batch = self._task(self.pilots(obs)), obs.batch_shape
         now = _point(state, "", len(batch))
-        point = padded(_joined(task, cancelled(task, now, self.successive)), self.num_paths)
+        point = padded(_joined(task, cancelled(task, now, self.successive, self.band_phases)), self.num_paths)
         objective = energy(task, point).reshape(batch)
         before, better = state["trace"][..., -1], objective < state["objective"]
         best = {name: _where(better, value.reshape((*batch, *value.shape[1:])), state[name])
@@ -151,14 +153,15 @@ def energy(task: Task, point: Point) -> Float[Tensor, " item"]:
     return squared(task.y - fitted(task, point, task.frequency[list(task.band)])).sum((-1, -2, -3))
 
 
-def cancelled(task: Task, point: Point, successive: bool) -> Point:
+def cancelled(task: Task, point: Point, successive: bool = False, band_phases: bool = False) -> Point:
     """Delays and angles of all paths, one after the other, each on what the others leave of y.
 
     A loop over paths, since each needs those before it; all items take part in each turn.
     """
     model, y, frequency = task.model, task.y, task.frequency[list(task.band)]
     symbols, tones, ants = y.shape[1:]
-    middle = torch.zeros_like(frequency[:, :1]) if task.doppler.common else frequency.mean(-1, keepdim=True)
+    whole = task.doppler.common or band_phases
+    middle = torch.zeros_like(frequency[:, :1]) if whole else frequency.mean(-1, keepdim=True)
     off = frequency - middle
     width = (off.amax() - off.amin()) * tones / max(tones - 1, 1)
     cell = 1 / float(width) if float(width) > 0 else 1.0

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Complex
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from hhat.extrapolation.columns import columns, combined, late, weights
@@ -156,3 +156,14 @@ def thinned(task: Task, point: Point, gain_var: Tensor, price: float, most: int)
         mask = point.mask & ~(here & gone[:, None])
         point = point._replace(mask=mask, gain=point.gain * mask)
     return steered(task, point, gain_var, made)
+
+
+def noise_floor(task: Task) -> Float[Tensor, " item"]:
+    """Noise variance from the quieter half of delays and angles: tones under a Hann window (against leakage), Fourier
+    transformed, median of the squares over ln 2. Too high where paths fill more than half of them."""
+    tones = task.y.shape[2]
+    window = torch.hann_window(tones + 2, periodic=False, dtype=torch.float64, device=task.y.device)[1:-1]
+    shape = (task.model.columns, task.model.rows)
+    seen = torch.fft.fftn((task.y * window[:, None]).unflatten(-1, shape), dim=(2, 3, 4), norm="backward")
+    scale = window.square().sum() * task.model.num_rx_ant
+    return (squared(seen) / scale).flatten(1).median(-1).values / math.log(2)

@@ -1,4 +1,4 @@
-"""What surrounds each path: a cluster's rays differ a little in delay, angle and Doppler shift, which one path cannot."""
+"""What surrounds each path: the rays of a cluster differ a little in delay, angle and Doppler shift."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -26,12 +26,14 @@ class Spread(NamedTuple):
     """Coefficients of the columns value, d/dtau, d/du, d/dv and d/drate of every path, (item, type, path), and their
     posterior covariance (item, type path, type path); 0 where the pilots do not speak for them.
 
-    excess (item): of what they explain, over what noise lets them, in standard deviations
+    excess (item): of what they explain, over what noise lets them, in standard deviations; freedom (item): how many
+    coefficients the pilots settle rather than the prior
     """
 
     weight: Complex[Tensor, "item type path"]
     covariance: Complex[Tensor, "item column column"]
     excess: Float[Tensor, " item"]
+    freedom: Float[Tensor, " item"]
 
 
 def spread(task: Task, point: Point, made: Columns | None = None) -> Spread:
@@ -41,9 +43,9 @@ def spread(task: Task, point: Point, made: Columns | None = None) -> Spread:
       w_jk ~ CN(0, WIDTH_j^2 |gain_k|^2),   w = (C + noise_var / P)^-1 J^H (y - h),   C = J^H J at gain 1, Khatri-Rao
 
     A path's own derivatives have one complex factor in common, its gain, times a real shift; a cluster's coefficients
-    are complex: a low-rank spatial (and temporal) signature with one delay. At the best real shifts noise alone explains
-    half a noise variance in the other direction of each derivative, give or take as much: taken only where what is
-    explained is more than that by SIGNIFICANT standard deviations, so that single paths stay single.
+    are complex: a low-rank spatial (and temporal) signature with one delay. At the best real shifts noise explains
+    half a noise variance alone, in the other direction of each derivative, give or take as much: taken only where what
+    is explained is more than that by SIGNIFICANT standard deviations, so that single paths stay single.
     """
     made = columns(task, point) if made is None else made
     basis, gain = task.doppler.basis(task.times), point.gain
@@ -65,8 +67,10 @@ def spread(task: Task, point: Point, made: Columns | None = None) -> Spread:
     excess = (explained - count) / count.sqrt()
     back, taken = scale * task.noise_var.sqrt()[:, None], excess > SIGNIFICANT
     weight = torch.where(taken[:, None], back * found, 0.0).unflatten(1, (types, -1))
-    covariance = back[:, :, None] * torch.cholesky_inverse(factor) * back[:, None]
-    return Spread(weight, torch.where(taken[:, None, None], covariance, 0.0), excess)
+    left = torch.cholesky_inverse(factor)
+    free = (seen.shape[1] - left.diagonal(dim1=-2, dim2=-1).real.sum(-1)) * taken
+    covariance = torch.where(taken[:, None, None], back[:, :, None] * left * back[:, None], 0.0)
+    return Spread(weight, covariance, excess, free)
 
 
 def without(task: Task, point: Point, weight: Complex[Tensor, "item type path"]) -> Task:

@@ -11,8 +11,8 @@ from hhat.ops.linalg import squared
 
 NOISE_EDGE = 1.15
 """Factor on sigma (sqrt(rows) + sqrt(columns)), where the largest singular value of noise lies."""
-OVERLAP_EDGE = 1.2
-"""The same for sub-bands that overlap: 1.19 was the largest of 40 draws at 75 x 36, 1.17 at 150 x 90."""
+OVERLAP_EDGE = 1.5
+"""The same for sub-bands that overlap: of 200 draws of noise 95 % lay below 1.3, at 24 to 250 tones and 1 to 5 columns."""
 
 
 class Subspace(NamedTuple):

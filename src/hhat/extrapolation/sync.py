@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from hhat.extrapolation.columns import columns
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
-from hhat.extrapolation.normal import Point, Task, columns
+from hhat.extrapolation.task import Point, Task
 from hhat.ops.linalg import cholesky, squared
 
 GRID_STEP = 0.2
@@ -110,6 +111,14 @@ def _vertex(energy: Float[Tensor, "item symbol shift"]) -> Float[Tensor, "item s
     bend = 2 * top - low - high
     off = torch.where(bend > 0, (high - low) / (2 * bend), 0.0).clamp(-0.5, 0.5)
     return torch.where((inner == place)[..., 0], off, 0.0)
+
+
+def gauged(point: Point) -> Point:
+    """`aligned`, of a point."""
+    phase, timing = point.phase[:, :1], point.timing[:, :1]
+    gain = point.gain * torch.polar(torch.ones_like(phase), phase)
+    delay = torch.where(point.mask, point.delay + timing, point.delay)
+    return point._replace(gain=gain, delay=delay, phase=point.phase - phase, timing=point.timing - timing)
 
 
 def aligned(paths: Paths, offsets: Offsets) -> tuple[Paths, Offsets]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
@@ -95,6 +95,44 @@ class Point(NamedTuple):
             self.mask,
         )
 
+    @classmethod
+    def blank(cls, task: "Task", num_paths: int) -> "Point":
+        """Room for paths, none of them there; phases and timings 0."""
+        real = task.noise_var.new_zeros(len(task.y), num_paths)
+        rates = task.doppler.basis(task.times).shape[1]
+        symbols = real.new_zeros(len(task.y), len(task.times))
+        more = [real[..., None].expand(-1, -1, n).clone() for n in (2, rates)]
+        return cls(real.to(torch.complex128), real, *more, symbols, symbols, torch.zeros_like(real, dtype=torch.bool))
+
+    def rows(self, rows: Rows) -> "Point":
+        return Point(*map(rows.take, self))
+
+    def put(self, rows: Rows, part: "Point") -> "Point":
+        """This with the items at `rows` replaced."""
+        return Point(*(rows.put(old, new) for old, new in zip(self, part, strict=True)))
+
+    def where(self, better: Bool[Tensor, " item"], old: "Point") -> "Point":
+        """This where `better`, else `old`."""
+        shaped = [better.reshape(-1, *(1,) * (x.ndim - 1)) for x in self]
+        return Point(*(torch.where(b, new, was) for b, new, was in zip(shaped, self, old, strict=True)))
+
+    def sized(self, num_paths: int) -> "Point":
+        """With so many places for paths: the last ones cut off, or empty ones added."""
+        more = num_paths - self.mask.shape[-1]
+        if more == 0:
+            return self
+        paths = [x[:, :num_paths] if more < 0 else _longer(x, more) for x in (*self[:4], self.mask)]
+        return Point(*paths[:4], self.phase, self.timing, paths[4])
+
+    def compact(self) -> "Point":
+        """The paths that are there in the first places, in their order, and no more places than needed, at least 1."""
+        order = (~self.mask).to(torch.int8).argsort(dim=-1, stable=True)[:, : max(1, int(self.mask.sum(-1).max()))]
+        paths = [
+            x.gather(1, order.reshape(*order.shape, *(1,) * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))
+            for x in (*self[:4], self.mask)
+        ]
+        return Point(*paths[:4], self.phase, self.timing, paths[4])
+
     def vector(self) -> Float[Tensor, "item parameter"]:
         """All parameters in the order of `Normal`."""
         path = [self.gain.imag, self.gain.real, self.delay, *self.cosine.unbind(-1), *self.rate.unbind(-1)]
@@ -160,6 +198,13 @@ class Task:
         """|y|^2."""
         return torch.view_as_real(self.y).square().sum((-4, -3, -2, -1))
 
+    def symbol(self, which: int) -> "Task":
+        """That symbol alone."""
+        kind = self.band[which : which + 1]
+        y, index, frequency = self.y[:, which : which + 1], self.index[list(kind)], self.frequency[list(kind)]
+        times = self.times[which : which + 1]
+        return replace(self, y=y, index=index, frequency=frequency, band=(0,), times=times, anchor=0)
+
     def some(self, rows: Rows) -> "Task":
         return replace(self, y=rows.take(self.y), noise_var=rows.take(self.noise_var))
 
@@ -203,3 +248,7 @@ class Task:
         flat += [torch.zeros(symbols, device=dev), torch.full((symbols,), timing, device=dev)]
         rest = torch.cat([part.double() for part in flat]).expand(items, -1)
         return torch.cat([ridge[:, None].expand(-1, 2 * num_paths), rest], -1)
+
+
+def _longer(x: Tensor, more: int) -> Tensor:
+    return torch.cat([x, x.new_zeros(x.shape[0], more, *x.shape[2:])], 1)
