@@ -99,7 +99,7 @@ class PathEkf(Follower):
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "PathEkf":
-        return cls(Sounding(3, 2, tuple(120e3 * n for n in range(8))))
+        return cls(Sounding(2, 2, tuple(120e3 * n for n in range(24))))
 
 
 def updated(

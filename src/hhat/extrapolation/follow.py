@@ -33,6 +33,10 @@ class Window(NamedTuple):
     def newest(self) -> Complex[Tensor, "item rx_ant tone"]:
         return self.y[:, :, 0]
 
+    def recent(self, size: int) -> "Window":
+        """Its newest symbols."""
+        return Window(self.y[:, :, :size], self.index[:size], self.times_s[:size], self.noise_var, self.place[:size])
+
     def chance(self) -> Float[Tensor, " item"]:
         """Standard deviation of the mean noise power over the newest symbol's samples."""
         return self.noise_var / math.sqrt(self.y.shape[1] * self.y.shape[3])
@@ -50,7 +54,7 @@ class Follower(Method):
     next one; while it warms up it starts again, since stage 1 needs consecutive symbols.
     model:       the law of the channel
     stage1:      a method for the joint observation of num_symbols symbols with info "paths" and "offsets"; None:
-                 `joint-ml` with num_paths paths
+                 `joint-ml`
     num_symbols: of stage 1; None: twice the number of hops, ceil(subcarriers / tones of a symbol)
     num_paths:   room for paths
     Raises ValueError without a model, and for slots whose operator or number of tones is another one.
@@ -173,15 +177,17 @@ class Follower(Method):
         return Window(y, flat["index"][one, place], times, flat["noise_var"][some], place)
 
     def _begun(self, flat: State, some: Tensor, place: Tensor, slot: int, known: bool) -> State:
-        """Stage 1 on the symbols, oldest first, and the tracker's start from it."""
-        model = self._model()
-        window = self._window(flat, some, place, slot)
+        return self._acquired(self._window(flat, some, place, slot), known)
+
+    def _acquired(self, window: Window, known: bool = True) -> State:
+        """Stage 1 on a window's symbols, oldest first, and the tracker's start from it. known: noise was given."""
+        model, items = self._model(), len(window.y)
         op = Kron(Identity((model.num_rx_ant,)), Hops(window.index.flip(0), model.num_subcarriers))
         noise = window.noise_var[:, None, None, None] if known else None
         est = solve(self._stage1(), Observation(window.y.flip(2), op, noise, AXES))
         if not known:
-            found = torch.as_tensor(est.info["noise_var"], dtype=torch.float64).reshape(len(some), -1).mean(-1)
-            window = window._replace(noise_var=found)
+            found = torch.as_tensor(est.info["noise_var"], dtype=torch.float64)
+            window = window._replace(noise_var=found.reshape(items, -1).mean(-1))
         paths, offsets = received(est.info["paths"], est.info["offsets"], -window.times_s[-1])
         new = self.begin(window, fitted_to(paths, self.num_paths), offsets)
         return {"noise_var": window.noise_var, **new}
@@ -191,7 +197,7 @@ class Follower(Method):
             return self.stage1
         from hhat.extrapolation.joint_ml import JointMl
 
-        return JointMl(self._model(), num_paths=self.num_paths)
+        return JointMl(self._model())
 
     def _first(self, num_tones: int) -> int:
         return self.num_symbols or 2 * self.hops(num_tones)

@@ -80,7 +80,7 @@ class Hold(Method):
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "Hold":
-        return cls(Sounding(3, 2, tuple(120e3 * n for n in range(8))))
+        return cls(Sounding(2, 2, tuple(120e3 * n for n in range(24))))
 
 
 def oamp_part(shape: tuple[int, int, int]) -> Oamp:

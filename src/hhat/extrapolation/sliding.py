@@ -1,5 +1,6 @@
 """`sliding-joint-ml`: the paths that fit the last symbols best, from symbol to symbol."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from hhat.extrapolation.fit import descend, gain_power, timing_search
 from hhat.extrapolation.follow import Follower, Window, moved, now_channel, packed, unpacked
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
 from hhat.extrapolation.normal import Point, Task
+from hhat.extrapolation.search import appended, peaks, residual, thinned
 from hhat.extrapolation.uncertainty import averaged, channel_variance, path_covariance, unaccounted, with_misfit
 from hhat.methods.base import relative_change
 from hhat.types import State
@@ -20,9 +22,12 @@ class SlidingJointMl(Follower):
     """The last W symbols as one fit of all paths and offsets, started from the last one, Levenberg-Marquardt:
 
       predict   paths T later; phase and timing of the new symbol by a search over all delays against them
+      paths     up to `revise` more where the residual of all W symbols has a peak worth `price` (log(samples) + 4) noise
+                variances; as many less, after the fit, whose removal costs less than that
       fit       max over paths, phi, d of  sum over W symbols log p(y(m) | paths, phi(m), d(m)) + priors,   `steps` steps
       gauge     the newest symbol's phase and timing are 0; those of the others move along
 
+    num_paths: room for paths: more than stage 1 names, since clusters of many rays show more of their paths in time
     window: W; None: num_symbols. At least one more than hops: with fewer every tone is seen once, and a delay and a
             Doppler shift that explain each other (hops in order) are told apart by their priors alone.
     Variance: the Laplace approximation of the fit, seen at every tone, plus what the fit cannot know of itself: missed
@@ -32,14 +37,18 @@ class SlidingJointMl(Follower):
     """
 
     window: int | None = None
+    num_paths: int = 44
     steps: int = 4
+    revise: int = 2
+    price: float | int = 1.5
 
     def __post_init__(self):
         super().__post_init__()
         if self.window is not None and self.window < 2:
             raise ValueError(f"SlidingJointMl: window: expected at least 2 symbols, got {self.window}")
-        if self.steps < 1:
-            raise ValueError(f"SlidingJointMl: steps: expected at least 1, got {self.steps}")
+        if self.steps < 1 or self.revise < 0 or not self.price >= 0:
+            got = self.steps, self.revise, self.price
+            raise ValueError(f"SlidingJointMl: expected steps of at least 1, revise and price >= 0, got {got}")
 
     def memory(self, num_tones: int) -> int:
         first = self._first(num_tones)
@@ -57,7 +66,7 @@ class SlidingJointMl(Follower):
     def follow(self, state: State, window: Window, elapsed_s: Float[Tensor, " item"]) -> State:
         model = self._model()
         used = self.window or self._first(window.y.shape[-1])
-        window = _shortened(window, used)
+        window = window.recent(used)
         ahead = moved(unpacked(state), elapsed_s[:, None], elapsed_s.new_zeros(()), elapsed_s.new_zeros(()))
         noise = window.noise_var[:, None, None, None]
         newest = Sounded(window.y[:, :, :1], window.index[:1], noise)
@@ -70,7 +79,14 @@ class SlidingJointMl(Follower):
         offsets = Offsets(*(torch.cat([torch.zeros_like(new), was], 1) for new, was in zip(found, old, strict=True)))
         task = self._task(window)
         ridge = gain_power(task)
-        point, _ = descend(task, task.point(paths, offsets), ridge, self.steps)
+        point = task.point(paths, offsets)
+        price = self.price * (math.log(model.num_subcarriers * model.num_rx_ant) + 4)
+        if self.revise and bool((~point.mask).any()):
+            found = peaks(task, residual(task, point), self.revise)
+            point = appended(point, found, found.worth > price)
+        point, _ = descend(task, point, ridge, self.steps)
+        if self.revise:
+            point = thinned(task, point, ridge, price, self.revise)
         fresh = self._told(task, window, point, ridge, seen["misfit"])
         change = relative_change(now_channel(model, unpacked(fresh)), expected, 2)
         return {**state, **fresh, **self._put(state, window, point), **seen, "change": change}
@@ -96,11 +112,4 @@ class SlidingJointMl(Follower):
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "SlidingJointMl":
-        return cls(Sounding(3, 2, tuple(120e3 * n for n in range(8))))
-
-
-def _shortened(window: Window, size: int) -> Window:
-    """Its newest symbols."""
-    if len(window.index) <= size:
-        return window
-    return Window(window.y[:, :, :size], window.index[:size], window.times_s[:size], window.noise_var, window.place[:size])
+        return cls(Sounding(2, 2, tuple(120e3 * n for n in range(24))))

@@ -243,21 +243,15 @@ class EmTurbo(Follower):
         """Every line that holds an active cell, one step along the sign of the gradient of
         |rest|^2 / noise_var and of its random walk since the last symbol."""
         _, _, *line = self._place(state, grid)
-        left, right = op.left.matrix, op.right.matrix
-        place = self._model().positions(tones)
-        cell_delay = torch.einsum("iat,iac,itc,t->ic", rest, left.conj(), right.conj(), 2j * math.pi * tones.to(x.dtype))
-        moved_left = (left.conj()[..., None, :] * (-2j * math.pi * place.to(x.dtype))[..., None]).flatten(1, 2)
-        inside = torch.einsum("iat,itc->iac", rest, right.conj())
-        turned = torch.einsum("iac,iapc->ipc", inside, moved_left.unflatten(1, (-1, 2)))
-        slopes = (cell_delay, turned[:, 0], turned[:, 1])
+        slopes = cell_slopes(self._model(), op, x, rest, tones)
         active = (state["activity"] > ACTIVE) & (state["cell"] >= 0)
         share = GRID_STEP[0] * GRID_STEP[1] ** count
         spread = (self.delay_std_s, self.cosine_std, self.cosine_std)
         new: State = {}
         for name, slope, index, interval, std in zip(before, slopes, line, grid.interval(), spread, strict=True):
             value = state[name]
-            own = 2 * (x.conj() * slope).real / noise[:, None]
-            gradient = torch.zeros_like(value).scatter_add(1, index, own) - (value - before[name]) / std**2
+            own = torch.zeros_like(value).scatter_add(1, index, slope / noise[:, None])
+            gradient = own - (value - before[name]) / std**2
             holds = torch.zeros_like(value).scatter_add(1, index, active.double()) > 0
             step = share * interval * gradient.sign() * holds
             new[name] = (value + step).clamp(-interval, interval)
@@ -286,7 +280,19 @@ class EmTurbo(Follower):
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "EmTurbo":
-        return cls(Sounding(3, 2, tuple(120e3 * n for n in range(8))))
+        return cls(Sounding(2, 2, tuple(120e3 * n for n in range(24))))
+
+
+def cell_slopes(model: Sounding, op: KhatriRao, x: Tensor, rest: Tensor, tones: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of -|rest|^2, rest = y - op(x), by the delay, u and v of every cell, (item, cell) each: 2 Re x^* times the
+    correlation of rest with the column's derivative."""
+    left, right = op.left.matrix.conj(), op.right.matrix.conj()
+    along, inside = left * (rest @ right), rest.mT @ left  # (item, rx_ant, cell) and (item, tone, cell)
+    late = (2j * math.pi * tones[:, None] * right * inside).sum(1)
+    place = -2j * math.pi * model.positions(tones)
+    turned = [(place[:, axis, None] * along).sum(1) for axis in (0, 1)]
+    delay, u, v = (2 * (x.conj() * slope).real for slope in (late, *turned))
+    return delay, u, v
 
 
 def _common(common: Offsets, tones: Tensor) -> Tensor:
