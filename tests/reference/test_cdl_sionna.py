@@ -131,6 +131,8 @@ def test_both_share_settings_pilots_and_noise():
     slow = CdlSionna(profile="D", **SMALL).draw(2, hhat.generator("share"))
     assert torch.equal(fast.obs.op.dense(), slow.obs.op.dense())
     assert torch.equal(fast.obs.noise_var, slow.obs.noise_var)
+    own = CdlSionna(profile="D", **SMALL).channels(2, hhat.generator("share"))
+    assert torch.equal(slow.truth.h, own) and not torch.allclose(slow.truth.h, fast.truth.h)
     assert fast.about.snr_definition == slow.about.snr_definition and "Sionna" in slow.about.source
 
 

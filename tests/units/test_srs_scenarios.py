@@ -111,7 +111,8 @@ def test_all_tones_are_sounded_equally_often_and_in_the_order_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("preset", "hops", "tones", "width_hz"), [("30khz-272rb", 4, 816, 97.8e6), ("15khz-264rb", 6, 792, 47.46e6)]
+    ("preset", "hops", "tones", "width_hz"),
+    [("nr-30khz-272rb-4", 4, 816, 97.8e6), ("nr-15khz-264rb-6", 6, 792, 47.46e6)],
 )
 def test_a_preset_sounds_what_the_standard_sounds(preset, hops, tones, width_hz):
     scene = SrsPaths(preset=preset, columns=2, rows=1)

@@ -207,7 +207,9 @@ class Follower(Method):
 
     def _model(self) -> Sounding:
         if self.model is None:
-            raise ValueError(f"{self._name}: model: expected a Sounding, got None; Sounding.of(about, num_rx_ant) gives it")
+            raise ValueError(
+                f"{self._name}: model: expected a Sounding, got None; Sounding.of(about, num_rx_ant) gives it"
+            )
         return self.model
 
     @property

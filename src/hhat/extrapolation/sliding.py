@@ -75,7 +75,9 @@ class SlidingJointMl(Follower):
         expected = now_channel(model, paths)
         own = channel_variance(model, ahead, state["covariance"], elapsed_s[:1])[:, 0, window.index[0]].mean(-1)
         seen = averaged(state, unaccounted(window.newest(), expected[..., window.index[0]], window.noise_var + own))
-        old = [state[name][:, window.place[1:]] - new for name, new in zip(("phase_rad", "timing_s"), found, strict=True)]
+        old = [
+            state[name][:, window.place[1:]] - new for name, new in zip(("phase_rad", "timing_s"), found, strict=True)
+        ]
         offsets = Offsets(*(torch.cat([torch.zeros_like(new), was], 1) for new, was in zip(found, old, strict=True)))
         task = self._task(window)
         ridge = gain_power(task)

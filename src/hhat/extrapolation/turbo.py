@@ -84,7 +84,9 @@ class EmTurbo(Follower):
     def grid(self, model: Sounding, like: Tensor) -> Grid:
         line = lambda n: -1 + 2 * torch.arange(n, dtype=torch.float64, device=like.device) / n  # noqa: E731
         delay = torch.arange(self.delay_lines, dtype=torch.float64, device=like.device)
-        return Grid(delay * float(self.largest_delay_s) / self.delay_lines, line(2 * model.columns), line(2 * model.rows))
+        return Grid(
+            delay * float(self.largest_delay_s) / self.delay_lines, line(2 * model.columns), line(2 * model.rows)
+        )
 
     def begin(self, window: Window, paths: Paths, offsets: Offsets) -> State:
         grid = self.grid(self._model(), paths.delay_s)
@@ -123,10 +125,15 @@ class EmTurbo(Follower):
             "psi": torch.zeros_like(energy),
             "doppler_hz": doppler,
         }
-        chosen = self._candidates(named, full["activity"] + energy / energy.amax(-1, keepdim=True).clamp_min(1e-300), sizes)
+        chosen = self._candidates(
+            named, full["activity"] + energy / energy.amax(-1, keepdim=True).clamp_min(1e-300), sizes
+        )
         state = {**lines, "cell": chosen, **{k: _taken(v, chosen) for k, v in full.items()}}
         state["activity"] = state["activity"].masked_fill(chosen < 0, 0.0)
-        return {**state, **self._told(state, grid, Offsets(*(power.new_zeros(len(power), 1),) * 2), state["mean"][..., 1])}
+        return {
+            **state,
+            **self._told(state, grid, Offsets(*(power.new_zeros(len(power), 1),) * 2), state["mean"][..., 1]),
+        }
 
     def follow(self, state: State, window: Window, elapsed_s: Float[Tensor, " item"]) -> State:
         model = self._model()
@@ -154,7 +161,9 @@ class EmTurbo(Follower):
                 common = timing_search(model, self._paths(state, grid, turn, x), pilots, zero, coherent=True)
             clean = y * _common(common, tones).conj()
             obs = Observation(clean, op, noise[:, None, None])
-            est, _ = through_slot(Oamp(damping=DAMPING, average_axes=()), prior, noise[:, None, None], obs, self.inner_steps)
+            est, _ = through_slot(
+                Oamp(damping=DAMPING, average_axes=()), prior, noise[:, None, None], obs, self.inner_steps
+            )
             seen, belief = est.info["pseudo_observation"], est.info["coefficients"]
             x = belief.mean * live
             if not self.em_step:
@@ -283,7 +292,9 @@ class EmTurbo(Follower):
         return cls(Sounding(2, 2, tuple(120e3 * n for n in range(24))))
 
 
-def cell_slopes(model: Sounding, op: KhatriRao, x: Tensor, rest: Tensor, tones: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def cell_slopes(
+    model: Sounding, op: KhatriRao, x: Tensor, rest: Tensor, tones: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of -|rest|^2, rest = y - op(x), by the delay, u and v of every cell, (item, cell) each: 2 Re x^* times the
     correlation of rest with the column's derivative."""
     left, right = op.left.matrix.conj(), op.right.matrix.conj()

@@ -24,7 +24,7 @@ from hhat.scenarios.parts import (
     half_wave_line,
     receive,
 )
-from hhat.types import About, Slot
+from hhat.types import About, Channel, Slot
 
 CHUNK_ENTRIES = 1 << 20
 """Steering entries formed at a time (8 MB): memory stays bounded, and the working set near the cache."""
@@ -122,12 +122,12 @@ class Cdl:
 
     def channels(self, n: int, gen: torch.Generator) -> Complex[Tensor, "n rx tx"]:
         """n independent channels, complex64."""
-        return self._channels(n, gen).h
+        return self._truth(n, gen).h
 
     def draw(self, n: int, gen: torch.Generator) -> Slot:
         """n independent channels and their received blocks, y (n, rx_ant, pilots)."""
         check_count(type(self).__name__, "n", n)
-        truth = self._channels(n, gen)
+        truth = self._truth(n, gen)
         obs = receive(truth.h, self._op, self.noise_var(), ("rx_ant", "tx_ant"), gen)
         return Slot(truth, obs, self._about)
 
@@ -169,7 +169,7 @@ class Cdl:
             },
         )
 
-    def _channels(self, n: int, gen: torch.Generator) -> CdlChannel:
+    def _truth(self, n: int, gen: torch.Generator) -> CdlChannel | Channel:
         paths = len(self._amplitudes)
         size = max(1, CHUNK_ENTRIES // (paths * (self.num_rx_ant + self.num_tx_ant)))
         h = torch.empty(n, self.num_rx_ant, self.num_tx_ant, dtype=torch.complex64)

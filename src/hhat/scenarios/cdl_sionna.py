@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hhat.scenarios.cdl import Cdl
 from hhat.scenarios.cdl_law import direction_cosine
+from hhat.types import Channel
 
 CARRIER_HZ = 40e9
 DELAY_SPREAD_S = 30e-9
@@ -32,15 +33,15 @@ class CdlSionna(Cdl):
 
     source: ClassVar[str] = "Sionna 2 general model, TR 38.901 section 7.7.1, V-polarised omnidirectional elements"
 
-    def channels(self, n: int, gen: torch.Generator) -> Complex[Tensor, "n rx tx"]:
-        """n independent channels, complex64. Sionna's own generator is seeded from `gen`, and left as it was."""
+    def _truth(self, n: int, gen: torch.Generator) -> Channel:
+        """Sionna's own generator is seeded from `gen`, and left as it was."""
         rx, _ = self._ends
         size = max(1, CHUNK_ENTRIES // (rx.azimuth.numel() * self.num_rx_ant * self.num_tx_ant))
         h = torch.empty(n, self.num_rx_ant, self.num_tx_ant, dtype=torch.complex64)
         with _seeded(int(torch.randint(1 << 62, (), generator=gen))) as tr38901:
             for start in range(0, n, size):
                 h[start : start + size] = self._sionna_chunk(tr38901, min(size, n - start), gen)
-        return h
+        return Channel(h)
 
     def _sionna_chunk(self, tr38901: Any, n: int, gen: torch.Generator) -> Complex[Tensor, "n rx tx"]:
         rx, tx = self._ends

@@ -14,6 +14,7 @@ from torch import Tensor
 from hhat.extrapolation.model import Offsets, Paths, Sounding
 from hhat.nr.config import SUBCARRIERS, SoundingConfig
 from hhat.nr.hopping import ORDERS, hop_index
+from hhat.nr.patterns import PATTERNS
 from hhat.ops import Hops, Identity, Kron, Select
 from hhat.ops.linalg import squared
 from hhat.random import complex_normal
@@ -24,11 +25,7 @@ from hhat.types import About, Observation, Slot
 AXES = ("rx_ant", "symbol", "subcarrier")
 CHUNK_ENTRIES = 1 << 21
 """Entries of channels formed at a time (32 MB in complex128)."""
-PRESETS = {
-    "30khz-272rb": SoundingConfig(),
-    "15khz-264rb": SoundingConfig(num_rb=270, subcarrier_spacing_hz=15e3, c_srs=60, b_srs=2, t_srs=5),
-}
-"""The widest sounding of either spacing, comb 4, every 5 ms: 4 hops of 68 resource blocks, 6 hops of 44."""
+PRESETS = {name: pattern for name, pattern in PATTERNS.items() if isinstance(pattern, SoundingConfig)}
 LIMIT_HZ, LIMIT_S, LIMIT_KMH, LIMIT_RAD = 1e12, 1.0, 3e4, 100.0
 
 
