@@ -6,12 +6,15 @@ more than half of the suite's time. Its import hook stays; what it decorates wit
 - arrays in the signature: beartype inside a context of axis names, so that "n m" in one argument is "n m" in the others
   and in what is returned
 - none: beartype alone, as there are no axes to bind
+
+Both refuse the same calls (tests/units/test_typecheck.py).
 """
 
 import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, get_args
 
 import jaxtyping
@@ -35,11 +38,13 @@ def checked(what: Any) -> Any:
             what.__init__ = checked(init)
             what.__init__.__checked__ = True
         return what
-    if not any(map(holds_arrays, what.__annotations__.values())):
-        return once(what)
-    inner = once(what)
+    if any(isinstance(hint, str) for hint in what.__annotations__.values()):
+        return late(what)
+    return in_context(once(what)) if any(map(holds_arrays, what.__annotations__.values())) else once(what)
 
-    @functools.wraps(what)
+
+def in_context(inner: Callable) -> Callable:
+    @functools.wraps(inner)
     def within(*args, **settings):
         with context("context"):
             return inner(*args, **settings)
@@ -47,11 +52,39 @@ def checked(what: Any) -> Any:
     return within
 
 
+def late(what: FunctionType) -> Callable:
+    """Hints that are strings are read at the first call: a class is not there yet while its body is run. What is not
+    there by then either was imported for a static checker alone."""
+    inner = None
+
+    @functools.wraps(what)
+    def within(*args, **settings):
+        nonlocal inner
+        if inner is None:
+            inner = once(readable(what))
+        with context("context"):
+            return inner(*args, **settings)
+
+    return within
+
+
+def readable(what: FunctionType) -> FunctionType:
+    """The function with its strings read."""
+    names = what.__code__, what.__globals__, what.__name__, what.__defaults__, what.__closure__
+    found = functools.update_wrapper(FunctionType(*names), what)
+    found.__kwdefaults__ = what.__kwdefaults__
+    found.__annotations__ = dict(what.__annotations__)
+    for name, hint in what.__annotations__.items():
+        if isinstance(hint, str):
+            try:
+                found.__annotations__[name] = eval(hint, what.__globals__)
+            except NameError:
+                found.__annotations__[name] = Any
+    return found
+
+
 def holds_arrays(hint: Any) -> bool:
-    """Also one that cannot be read yet (a string): it may."""
-    if isinstance(hint, str):
-        return True
     if inspect.isclass(hint) and issubclass(hint, jaxtyping.AbstractArray):
         return True
-    parts: tuple[Any, ...] | Callable = get_args(hint)
-    return any(holds_arrays(part) for group in parts for part in (group if isinstance(group, list) else [group]))
+    parts = (part for group in get_args(hint) for part in (group if isinstance(group, list) else [group]))
+    return any(map(holds_arrays, parts))

@@ -25,6 +25,10 @@ def named(text: str, count: int | None = None) -> list[str]:
     return [text] * count if count else text
 
 
+def read_late(a: "Held", b: "Console | None" = None) -> "Held":
+    return a if b is None else b
+
+
 def inner(a: Float[Tensor, "n m"]) -> Float[Tensor, "m n"]:
     return CHECKED[product](a.mT, a, 1.0) if a.shape[0] == a.shape[1] else a.mT
 
@@ -36,6 +40,7 @@ class Held:
 
 
 ONES = torch.ones
+HELD = Held(torch.ones(2, 3, dtype=torch.complex64))
 CALLS: list[tuple[Callable, tuple, bool]] = [
     (product, (ONES(2, 3), ONES(3, 4)), True),
     (product, (ONES(2, 3), ONES(2, 4)), False),  # m twice
@@ -47,6 +52,9 @@ CALLS: list[tuple[Callable, tuple, bool]] = [
     (named, ("a", 2), True),
     (named, (2,), False),
     (named, ("a",), False),  # what is returned: no list
+    (read_late, (HELD,), True),
+    (read_late, (HELD, HELD), True),  # a name that a static checker alone has
+    (read_late, (ONES(2),), False),
     (inner, (ONES(2, 3),), True),
     (inner, (ONES(3, 3),), True),  # the axes of one call are not those of the call inside it
 ]
