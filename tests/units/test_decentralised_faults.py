@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from dataclasses import replace
 
 import pytest
 import torch
@@ -221,8 +220,8 @@ def test_late_answers_of_processes_are_dropped(processes):
 
 def test_nothing_is_left_of_closed_processes():
     executor = Processes()
-    hhat.solve(replace(METHODS["extrinsic"](executor), num_unit=2), drawn(1).obs)
-    pids = [executor.pid(place) for place in range(2)]
+    hhat.solve(METHODS["extrinsic"](executor), drawn(1).obs)
+    pids = [executor.pid(place) for place in range(4)]
     executor.close()
     for pid in pids:
         with pytest.raises(ProcessLookupError):
