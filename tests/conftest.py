@@ -2,10 +2,10 @@
 
 import os
 
-from jaxtyping import install_import_hook
+from tests import typecheck
 
 if os.environ.get("HHAT_TYPECHECK", "1") == "1":
-    install_import_hook("hhat", "beartype.beartype")
+    typecheck.install("hhat")
 
 import torch
 

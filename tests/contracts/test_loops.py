@@ -92,9 +92,9 @@ def test_other_methods_solve_each_slot_on_its_own(name):
     if hhat.method(name, **settings).tracks:
         pytest.skip("carries knowledge from slot to slot")
     _, obs = observe()
-    slots = [Observation(obs.y * (1 + i), obs.op, 0.05) for i in range(3)]
-    for slot, (_, est) in zip(slots, hhat.track(hhat.method(name, **settings), slots), strict=True):
-        torch.testing.assert_close(est.belief.mean, hhat.solve(hhat.method(name, **settings), slot).belief.mean)
+    slots = [Observation(obs.y * (1 + i), obs.op, 0.05) for i in range(2)]
+    _, (_, est) = hhat.track(hhat.method(name, **settings), slots)
+    torch.testing.assert_close(est.belief.mean, hhat.solve(hhat.method(name, **settings), slots[1]).belief.mean)
 
 
 def test_cached_factors_do_not_leak_shapes_or_values():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hhat.bench import execute
 from hhat.bench import worker as working
 from hhat.bench.execute import MAX_TRIES, Processes
 from hhat.bench.experiment import Profile
@@ -53,16 +54,19 @@ def test_two_processes_give_the_serial_numbers_to_the_bit(tmp_path):
 
 def test_a_dead_worker_is_replaced_and_its_cell_run_again(tmp_path):
     experiment = with_deadly(tmp_path / "fuse", once=True)
-    result = complete(experiment, "quick", tmp_path / "runs", progress=False, lanes=Processes(2))
+    # one worker: nobody else could do its cells
+    result = complete(experiment, "quick", tmp_path / "runs", progress=False, lanes=Processes(1))
     assert (tmp_path / "fuse").exists() and result.failed == ()
     assert blobs(tmp_path / "runs").keys() == {task.key for task in result.plan.tasks}
 
 
-def test_a_cell_that_always_kills_is_given_up_and_the_others_are_done(tmp_path):
+def test_a_cell_that_always_kills_is_given_up_and_the_others_are_done(tmp_path, monkeypatch):
+    assert MAX_TRIES == 3
+    monkeypatch.setattr(execute, "MAX_TRIES", 2)  # each try starts a process
     experiment = with_deadly(tmp_path / "fuse", once=False)
     result = complete(experiment, "quick", tmp_path / "runs", progress=False, lanes=Processes(1))
     assert len(result.failed) == 1  # one row
-    assert f"died {MAX_TRIES} times" in result.failed[0].why and "deadly at {'snr_db': 0.0}" in result.failed[0].why
+    assert "died 2 times" in result.failed[0].why and "deadly at {'snr_db': 0.0}" in result.failed[0].why
     assert len(blobs(tmp_path / "runs")) == 3
 
 
@@ -134,8 +138,8 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-GUARDS = {"True": "__main__", "__name__ == '__main__'": "cannot load here"}
-"""What the run stands behind in the script, and what the error then has to say"""
+GUARDS = {"True": (2, "__main__"), "__name__ == '__main__'": (1, "cannot load here")}
+"""What the run stands behind in the script; how many workers it asks for, and what the error then has to say"""
 SCRIPT = """
 import sys
 from dataclasses import replace
@@ -149,7 +153,7 @@ class Bad(str):
 
 if {guard}:
     try:
-        complete(replace(EXPERIMENT, note=Bad()), "quick", "runs", progress=False, lanes=Processes(2))
+        complete(replace(EXPERIMENT, note=Bad()), "quick", "runs", progress=False, lanes=Processes({workers}))
     except ValueError as wrong:
         print(wrong)
 """
@@ -157,12 +161,13 @@ if {guard}:
 
 @pytest.mark.parametrize("guard", GUARDS)
 def test_workers_that_cannot_start_end_the_run_with_the_reason(tmp_path, guard):
-    (tmp_path / "script.py").write_text(SCRIPT.format(guard=guard))
+    workers, word = GUARDS[guard]
+    (tmp_path / "script.py").write_text(SCRIPT.format(guard=guard, workers=workers))
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=120
     )
     assert "a worker cannot start: " in done.stdout and done.stdout.count("\n") == 1
-    assert GUARDS[guard] in done.stdout
+    assert word in done.stdout
 
 
 def test_what_cannot_be_sent_to_workers_is_said(tmp_path):

@@ -20,6 +20,7 @@ from hhat.decentralized import (
 from hhat.decentralized.execute import Remote
 from hhat.decentralized.split import without_units
 from hhat.types import Observation, Status
+from tests.units import test_decentralised_feedback
 from tests.units.decentralised_fakes import LATE_S, BrokenMethod, BrokenOamp, drawn, local, pattern
 
 GARBAGE = ["raise", "not finite", "wrong shape", "a part missing"]
@@ -183,10 +184,10 @@ def test_an_item_that_one_unit_cannot_solve_is_degraded_alone():
 
 def test_processes_give_the_serial_numbers_to_the_bit(processes):
     same_bits(processes)
+    test_decentralised_feedback.same_bits(processes)
 
 
-@pytest.mark.parametrize("time_no", range(3))
-def test_a_killed_process_is_lost_once(processes, time_no):
+def test_a_killed_process_is_lost_once(processes):
     survives_a_kill(processes, kill_process)
 
 

@@ -14,7 +14,6 @@ from hhat.decentralized import (
     MidTread,
     ParametricUpload,
     PosteriorUpload,
-    Processes,
     RawUpload,
     Serial,
     TopUpload,
@@ -269,6 +268,7 @@ def test_lost_antennas_beside_concatenation_stay_unknown():
 
 
 def same_bits(executor):
+    """For the processes of test_decentralised_faults, and the actors below."""
     obs = drawn(3, BAND, "executors").obs
     feedback = CovarianceFeedback(rounds=2)
     for each in (obs, unknown(obs)):
@@ -278,11 +278,6 @@ def same_bits(executor):
             assert torch.equal(found.belief.mean, want.belief.mean) and torch.equal(found.belief.var, want.belief.var)
             assert torch.equal(found.info["noise_var"], want.info["noise_var"])
             assert found.status_counts() == {"OK": 3}
-
-
-def test_processes_give_the_serial_numbers_to_the_bit():
-    with Processes() as executor:
-        same_bits(executor)
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ def test_the_denoiser_is_the_noise_estimate_of_the_papers(wiener):
 
 def test_samples_have_the_powers_of_the_bins_and_oamp_takes_the_prior():
     prior = Diffusion(expert=expert(), sample_steps=20)
-    x = prior.sample((4000, *SHAPE), generator("samples"))
+    x = prior.sample((2000, *SHAPE), generator("samples"))
     torch.testing.assert_close(squared(x).mean(0), power().float(), rtol=0.1, atol=1e-3)
     _, obs, exact = observe(dtype=torch.complex64)
     own = Diffusion(expert=expert(), basis=exact.basis)
@@ -164,7 +164,7 @@ def test_with_the_exact_score_the_sampler_ends_at_the_lmmse_estimate(steps):
 def test_the_bias_of_the_paper_s_step_is_no_matter_of_discretisation():
     """Section 8.4: with the exact score a gap to LMMSE appears, the same with 100, 300 and 1000 steps."""
     scene = hhat.scenario("cdl", profile="C", pilot_ratio=0.6, snr_db=30.0)
-    slot = scene.draw(40, generator("bias"))
+    slot = scene.draw(10, generator("bias"))
     basis = angles((16, 64))
     dense = basis.dense(torch.complex64)
     prior = Gauss((dense.mH @ scene.covariance() @ dense).diagonal().real.clamp_min(1e-6).reshape(16, 64), basis=basis)
