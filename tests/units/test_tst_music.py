@@ -162,6 +162,19 @@ def test_without_noise_both_laws_of_the_phases_give_the_channel_and_linear_ones_
     assert float(shift[0] - shift[1]) == pytest.approx(5.0, abs=0.1)
 
 
+def test_a_start_from_every_symbol_finds_what_the_first_alone_misses():
+    """The second path is seen in the second part of the band alone: at 0 gain in the first symbol's."""
+    h, obs = seen(paths_of([1e-6, 2.5e-6], [(0.5, 0.2), (-0.1, -0.4)], [1.0, 0.6j]), None, 1e-4)
+    y = obs.y.clone()
+    y[:, :, 0] = MODEL.array_steering(torch.tensor([[0.5, 0.2]]).double())[0, :, None]  # one path of delay 0
+    crooked = Observation(y, obs.op, obs.noise_var, obs.axes)
+    one, every = (hhat.solve(RTstMusic(MODEL, num_paths=4, starts=count), crooked) for count in (1, None))
+    assert one.info["num_paths"].tolist() == [1] and every.info["num_paths"].tolist() == [2]
+    assert nmse(every.belief.mean[:, :, 1:], h[:, :, 1:]) < 0.1 * nmse(one.belief.mean[:, :, 1:], h[:, :, 1:])
+    with pytest.raises(ValueError, match="starts: expected at least 1"):
+        RTstMusic(MODEL, starts=0)
+
+
 def test_what_the_method_fits_is_the_models_channel_at_its_paths_and_offsets():
     paths = paths_of([1e-6, 2.5e-6], [(0.5, 0.2), (-0.1, -0.4)], [1.0, 0.6j], [3.0, -2.0])
     offsets = Offsets(torch.tensor([[0, 2.0, -1.0, 0.5]]).double(), torch.tensor([[0, 4e-9, -8e-9, 6e-9]]).double())
