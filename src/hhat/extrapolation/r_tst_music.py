@@ -13,7 +13,7 @@ from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, delay_st
 from hhat.extrapolation.normal import Doppler, Linear, Point, Task
 from hhat.extrapolation.subspace import refined
 from hhat.extrapolation.sync import searched
-from hhat.extrapolation.tree import padded, tree
+from hhat.extrapolation.tree import padded, tree, trimmed
 from hhat.extrapolation.tst_music import Music, plug_in, symbols_alone
 from hhat.ops.linalg import squared
 from hhat.types import Estimate, Observation, State
@@ -93,12 +93,12 @@ class RTstMusic(Music):
         at = slice(symbol, symbol + 1)
         alone = Sounded(pilots.y[..., at, :], pilots.index[at], pilots.noise_var[..., at, :])
         ((_, one),) = symbols_alone(self.model, alone)
-        point = tree(one, self.num_paths, self.smooth)
+        point = trimmed(tree(one, self.num_paths, self.smooth))
         zero = task.noise_var.new_zeros(len(task.y), len(task.times))
         rate = zero.new_zeros(*point.gain.shape, task.doppler.basis(task.times).shape[-1])
         point = point._replace(rate=rate, phase=zero, timing=zero)
         _, timing = searched(task, point, False)
-        return _joined(task, _aligned(point._replace(timing=timing)))
+        return padded(_joined(task, _aligned(point._replace(timing=timing))), self.num_paths)
 
     def step(self, state: State, obs: Observation) -> State:
         task, batch = self._task(self.pilots(obs)), obs.batch_shape
@@ -282,10 +282,7 @@ def _rates(task: Task, gain: Complex[Tensor, "item symbol path"]) -> tuple[Tenso
 
 def _point(state: State, prefix: str, lead: int) -> Point:
     flat = lambda x: x.flatten(0, lead - 1) if lead else x[None]  # noqa: E731
-    point = Point(*(flat(state[prefix + name]) for name in Point._fields))
-    most = max(1, int(point.mask.sum(-1).max()))
-    return Point(*(getattr(point, name)[:, :most] if name not in ("phase", "timing") else getattr(point, name)
-                   for name in Point._fields))  # fmt: skip
+    return trimmed(Point(*(flat(state[prefix + name]) for name in Point._fields)))
 
 
 def _best(point: Point) -> State:
