@@ -107,7 +107,7 @@ METHODS = {
     ),
     "r-tst-music": Entry(
         "hhat.extrapolation.r_tst_music:RTstMusic",
-        "the first symbol's paths refined on all hopping symbols at once",
+        "paths of one hopping symbol, refined on all at once",
         "Wan & Liu 2024",
     ),
     "joint-ml": Entry(

@@ -128,7 +128,7 @@ def test_the_refinement_gains_on_the_single_symbols_and_its_objective_is_the_res
     slot = SCENE.draw(24, generator("gain"))
     alone = hhat.solve(TstMusic(SCENE.model, num_paths=6), slot.obs).belief.mean
     for doppler in (Free(), Linear()):
-        est = hhat.solve(RTstMusic(SCENE.model, num_paths=6, doppler=doppler), slot.obs)
+        est = hhat.solve(RTstMusic(SCENE.model, num_paths=6, doppler=doppler, starts=1), slot.obs)
         before, after = ((mean - slot.truth.h).abs().square().sum((1, 2, 3)) for mean in (alone, est.belief.mean))
         assert after.mean() < before.mean() / 2.5 and int((after < before).sum()) >= 22  # 5.4 and 6.6 dB; all of them
         trace = est.info["objective"]
@@ -141,7 +141,7 @@ def test_the_refinement_gains_on_the_single_symbols_and_its_objective_is_the_res
 def test_offsets_of_later_symbols_and_a_common_shift_only_turn_the_estimate(doppler):
     paths = paths_of([1e-6, 2.5e-6], [(0.5, 0.2), (-0.1, -0.4)], [1.0, 0.6j], [2.0, -1.0])
     _, obs = seen(paths, None, 1e-3)
-    method = RTstMusic(replace(MODEL, timing_var=1e-14), num_paths=4, doppler=doppler, max_steps=5, tol=1e-9)
+    method = RTstMusic(replace(MODEL, timing_var=1e-14), num_paths=4, doppler=doppler, starts=1, max_steps=4, tol=1e-9)
     phase, timing = torch.tensor([0, 2.0, -1.0, 0.5]), torch.tensor([0, 4e-9, -8e-9, 6e-9])
     cycles = phase[:, None] / (2 * math.pi) + 1.5 * TIMES[:, None] - MODEL.tones_hz() * timing[:, None]
     turn = torch.polar(torch.ones_like(cycles), 2 * math.pi * cycles)
@@ -155,11 +155,24 @@ def test_without_noise_both_laws_of_the_phases_give_the_channel_and_linear_ones_
     offsets = Offsets(torch.tensor([[0, 2.0, -1.0, 0.5]]).double(), torch.tensor([[0, 4e-9, -8e-9, 6e-9]]).double())
     h, obs = seen(paths, offsets, 1e-8)
     for doppler in (Free(), Linear()):
-        est = hhat.solve(RTstMusic(MODEL, num_paths=4, doppler=doppler, max_steps=6, tol=1e-9), obs)
+        est = hhat.solve(RTstMusic(MODEL, num_paths=4, doppler=doppler, starts=1, max_steps=6, tol=1e-9), obs)
         assert nmse(est.belief.mean, h) < 1e-6
         assert bool((est.info["offsets"].phase_rad[:, 0] == 0).all() & (est.info["offsets"].timing_s[:, 0] == 0).all())
     shift = est.info["paths"].doppler_hz[0, :2]
     assert float(shift[0] - shift[1]) == pytest.approx(5.0, abs=0.1)
+
+
+def test_a_start_from_every_symbol_finds_what_the_first_alone_misses():
+    """The second path is seen in the second part of the band alone: at 0 gain in the first symbol's."""
+    h, obs = seen(paths_of([1e-6, 2.5e-6], [(0.5, 0.2), (-0.1, -0.4)], [1.0, 0.6j]), None, 1e-4)
+    y = obs.y.clone()
+    y[:, :, 0] = MODEL.array_steering(torch.tensor([[0.5, 0.2]]).double())[0, :, None]  # one path of delay 0
+    crooked = Observation(y, obs.op, obs.noise_var, obs.axes)
+    one, every = (hhat.solve(RTstMusic(MODEL, num_paths=4, starts=count), crooked) for count in (1, None))
+    assert one.info["num_paths"].tolist() == [1] and every.info["num_paths"].tolist() == [2]
+    assert nmse(every.belief.mean[:, :, 1:], h[:, :, 1:]) < 0.1 * nmse(one.belief.mean[:, :, 1:], h[:, :, 1:])
+    with pytest.raises(ValueError, match="starts: expected at least 1"):
+        RTstMusic(MODEL, starts=0)
 
 
 def test_what_the_method_fits_is_the_models_channel_at_its_paths_and_offsets():

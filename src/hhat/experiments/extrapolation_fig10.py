@@ -11,7 +11,7 @@ import hhat
 from hhat.bench.claims import Level
 from hhat.bench.experiment import Experiment, Point, Profile, grid, score_channel
 from hhat.experiments import extrapolation
-from hhat.extrapolation.normal import Linear
+from hhat.extrapolation.normal import Free, Linear
 from hhat.types import Estimate, Slot
 
 SOURCE = f"{extrapolation.PAPER}, Fig. 10"
@@ -43,11 +43,11 @@ def scene(point: Point) -> Refined:
 
 def refinement(printed: bool = False, linear: bool = False) -> Callable[[Refined], Any]:
     """As many steps as the point says, whether or not it converges before."""
-    laws = {"doppler": Linear()} if linear else {}
+    law = Linear() if linear else Free()
 
     def method(place: Refined) -> Any:
-        settings = {"successive": printed, "band_phases": printed, "max_steps": place.steps, "tol": -1.0}
-        return hhat.method("r-tst-music", model=place.scene.model, **settings, **laws)
+        how = {"successive": printed, "band_phases": printed, "starts": 1 if printed else None}
+        return hhat.method("r-tst-music", model=place.scene.model, doppler=law, max_steps=place.steps, tol=-1.0, **how)
 
     return method
 
@@ -79,7 +79,7 @@ EXPERIMENT = Experiment(
     ),
     note="NMSE over the whole band and all symbols of a channel, mean and median over channels; 2 hops of 250 tones or "
     "4 of 125, every one twice; 10 dB on channels of 5 paths (srs-paths), 15 dB on urban macro cells (srs-uma). As "
-    "printed: only the stronger paths are taken off, and free phases count at the middle of the whole band. Converged: "
-    f"a step changes |y - h|^2 by {SETTLED:g} of it at most.",
+    "printed: from the first symbol, only the stronger paths taken off, free phases at the middle of the whole band; "
+    f"linear: one Doppler shift per path. Converged: a step changes |y - h|^2 by {SETTLED:g} of it at most.",
     example=False,
 )

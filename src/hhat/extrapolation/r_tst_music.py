@@ -1,4 +1,4 @@
-"""`r-tst-music`: paths of the first symbol, refined on all symbols at once, one path after another."""
+"""`r-tst-music`: paths of one symbol, refined on all symbols at once, one path after another."""
 
 import math
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hhat.extrapolation.fit import steered
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, delay_steering
-from hhat.extrapolation.normal import Doppler, Free, Point, Task
+from hhat.extrapolation.normal import Doppler, Linear, Point, Task
 from hhat.extrapolation.subspace import refined
 from hhat.extrapolation.sync import searched
-from hhat.extrapolation.tree import padded, tree
+from hhat.extrapolation.tree import padded, tree, trimmed
 from hhat.extrapolation.tst_music import Music, plug_in, symbols_alone
 from hhat.ops.linalg import squared
 from hhat.types import Estimate, Observation, State
@@ -27,20 +27,23 @@ ANGLE_REACH = 0.25
 DOPPLER_REACH = 3.0
 """Of the search for a path's Doppler shift, in standard deviations of its prior."""
 POINTS = 11
-FREE = Free()
+LINEAR = Linear()
 
 
 @dataclass(frozen=True, eq=False)
 class RTstMusic(Music):
     """y(m) = e^{j phi_m} diag(e^{-j 2 pi f timing_m}) sum_k gain_k e^{j turn_mk} a(tau_k) b(u_k, v_k)^T + n, all m.
 
-      init: `tree` on the first symbol; phase and timing of the others by the concentrated energy (`searched`)
+      init: `tree` on a symbol; phase and timing of the others by the concentrated energy (`searched`); of all symbols
+            the one whose paths leave least of y
       step: each path, strongest first: z = (y less the other paths) conj(b_k), delay at the peak of |d_k(tau)^H z|^2,
             d_k over all symbols; angle at the peak of |b^H (d_k^H y)|; then turns from gains free in each symbol, phase
             and timing by search, gains by least squares
-    doppler: `Free()` (the source's): a phase per path and symbol, or `Linear()`: one Doppler shift per path. Free
+    doppler: `Linear()`: one Doppler shift per path, or `Free()` (the source's): a phase per path and symbol. Free
       phases leave the symbols' parts of the band incoherent to each other: only slopes inside of them tell delays.
     successive: take only the stronger paths off, as the source does, not all others
+    starts: symbols to start from, counted from the first (the source: 1), None: all. A path that is missed at the start
+      stays missed; each start costs a tree.
     band_phases: count free phases at the middle of the whole band, as the source does, not of the symbol's tones, where
       they do not depend on the delay: the alternation then creeps, more than ten steps at four hops
     The iterate of least |y - h|^2 is kept; `tol` is on its relative change. One symbol: `tst-music`, refined.
@@ -49,14 +52,20 @@ class RTstMusic(Music):
     path) radians, num_paths, objective (*batch, max_steps + 1): |y - h|^2 after each step, constant once an item ended.
     Source: Wan & Liu 2024, R-TST-MUSIC, eqs. (15)-(27), as reconstructed. Departs: paths are not paired between
     symbols; they are cancelled by subtraction, not projected out; searches where the source takes gradient steps; and
-    the two settings above.
+    `starts`, `successive`, `band_phases` and `doppler` as above.
     """
 
     tol: float | None = 1e-4
     max_steps: int | None = 10
-    doppler: Doppler = FREE
+    doppler: Doppler = LINEAR
     successive: bool = False
     band_phases: bool = False
+    starts: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.starts is not None and self.starts < 1:
+            raise ValueError(f"r-tst-music: starts: expected at least 1, or None for all symbols, got {self.starts}")
 
     @property
     def label(self) -> str:
@@ -64,22 +73,32 @@ class RTstMusic(Music):
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         pilots = self.pilots(obs)
-        assert pilots.noise_var is not None
         task = self._task(pilots)
-        first = Sounded(pilots.y[..., :1, :], pilots.index[:1], pilots.noise_var[..., :1, :])
-        ((_, one),) = symbols_alone(self.model, first)
-        point = tree(one, self.num_paths, self.smooth)
-        zero = task.noise_var.new_zeros(len(task.y), len(task.times))
-        rate = zero.new_zeros(*point.gain.shape, task.doppler.basis(task.times).shape[-1])
-        point = point._replace(rate=rate, phase=zero, timing=zero)
-        _, timing = searched(task, point, False)
-        point = _joined(task, _aligned(point._replace(timing=timing)))
+        symbols = len(task.times)
+        point = self._start(task, pilots, 0)
+        for symbol in range(1, symbols if self.starts is None else min(self.starts, symbols)):
+            other = self._start(task, pilots, symbol)
+            better = energy(task, other) < energy(task, point)
+            point = Point(*(_where(better, new, old) for new, old in zip(other, point, strict=True)))
         objective = energy(task, point)
         trace = objective[:, None].expand(-1, 1 + (self.max_steps or 1))
         flat = {**point._asdict(), **_best(point), "objective": objective, "trace": trace}
         shaped = {key: value.reshape((*obs.batch_shape, *value.shape[1:])) for key, value in flat.items()}
         return {**shaped, "count": torch.zeros(obs.batch_shape, dtype=torch.int64, device=obs.y.device),
                 "change": obs.y.real.new_ones(obs.batch_shape)}  # fmt: skip
+
+    def _start(self, task: Task, pilots: Sounded, symbol: int) -> Point:
+        """The paths of one symbol, fitted to all."""
+        assert pilots.noise_var is not None
+        at = slice(symbol, symbol + 1)
+        alone = Sounded(pilots.y[..., at, :], pilots.index[at], pilots.noise_var[..., at, :])
+        ((_, one),) = symbols_alone(self.model, alone)
+        point = trimmed(tree(one, self.num_paths, self.smooth))
+        zero = task.noise_var.new_zeros(len(task.y), len(task.times))
+        rate = zero.new_zeros(*point.gain.shape, task.doppler.basis(task.times).shape[-1])
+        point = point._replace(rate=rate, phase=zero, timing=zero)
+        _, timing = searched(task, point, False)
+        return padded(_joined(task, _aligned(point._replace(timing=timing))), self.num_paths)
 
     def step(self, state: State, obs: Observation) -> State:
         task, batch = self._task(self.pilots(obs)), obs.batch_shape
@@ -263,10 +282,7 @@ def _rates(task: Task, gain: Complex[Tensor, "item symbol path"]) -> tuple[Tenso
 
 def _point(state: State, prefix: str, lead: int) -> Point:
     flat = lambda x: x.flatten(0, lead - 1) if lead else x[None]  # noqa: E731
-    point = Point(*(flat(state[prefix + name]) for name in Point._fields))
-    most = max(1, int(point.mask.sum(-1).max()))
-    return Point(*(getattr(point, name)[:, :most] if name not in ("phase", "timing") else getattr(point, name)
-                   for name in Point._fields))  # fmt: skip
+    return trimmed(Point(*(flat(state[prefix + name]) for name in Point._fields)))
 
 
 def _best(point: Point) -> State:

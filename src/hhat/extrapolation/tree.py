@@ -182,6 +182,13 @@ def padded(point: Point, num_paths: int) -> Point:
     return Point(longer(gain), longer(delay), longer(cosine), longer(rate), phase, timing, longer(mask))
 
 
+def trimmed(point: Point) -> Point:
+    """Without the padding that no item needs; masked paths come last in each."""
+    most = max(1, int(point.mask.sum(-1).max()))
+    gain, delay, cosine, rate, phase, timing, mask = point
+    return Point(gain[:, :most], delay[:, :most], cosine[:, :most], rate[:, :most], phase, timing, mask[:, :most])
+
+
 def _steered(task: Task, delay: Tensor, cosine: Tensor, mask: Tensor) -> Point:
     offset = delay.new_zeros(len(delay), 1)
     rate = delay.new_zeros(*delay.shape, task.doppler.basis(task.times).shape[-1])

@@ -18,6 +18,8 @@ from hhat.types import Estimate, Gaussian, Observation, State
 
 FLOOR = 1e-12
 """Least noise variance, as a share of the received power."""
+SIGNIFICANT = 2.0
+"""Standard deviations by which the residual's energy must exceed that of noise to be taken for channel."""
 BLOCK = 128
 """Symbols whose trees are grown at a time: 0.2 GB for 250 tones and 16 groups."""
 
@@ -168,14 +170,15 @@ def symbols_alone(model: Sounding | None, pilots: Sounded) -> Iterator[tuple[lis
 
 def plug_in(task: Task, point: Point) -> Tensor:
     """Variance of the channel per symbol and tone, mean over antennas, (item, symbol, subcarrier): the Cramer-Rao bound
-    at the point plus the residual's power beyond noise, per symbol."""
+    at the point, plus the residual's power beyond noise where it is more than chance."""
     now, fixed = normal_at(task, point), task.fixed(point)
     paths = point.gain.shape[-1]
     covariance, _ = inverse(posterior_information(now, fixed, task.prior(None, paths)), fixed)
-    spent = (~fixed).sum(-1) / 2
     samples = task.y[0].numel()
-    beyond = now.rss - task.noise_var * (samples - spent).clamp_min(1.0)
-    return tone_variance(task, point, covariance) + (beyond.clamp_min(0) / samples)[:, None, None]
+    spare = (samples - (~fixed).sum(-1) / 2).clamp_min(1.0)
+    ratio = now.rss / (task.noise_var * spare)
+    beyond = torch.where(ratio > 1 + SIGNIFICANT / samples**0.5, now.rss - task.noise_var * spare, 0.0)
+    return tone_variance(task, point, covariance) + (beyond / samples)[:, None, None]
 
 
 def _blocks(task: Task) -> list[Task]:
