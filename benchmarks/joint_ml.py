@@ -92,8 +92,9 @@ def shown(name: str, scene, slot: Slot, args: argparse.Namespace) -> torch.Tenso
     ratio = errors.mean() / variances.mean(), (errors.mean(-1) / variances.mean(-1)).median()
     print(
         f"{name}, {scene.snr_db:g} dB, {len(h)} channels: mean {_db(nmse.mean()):.2f} dB ({low:.2f} to {high:.2f}), "
-        f"median {_db(nmse.median()):.2f}, worst {_db(nmse.max()):.1f}; paths {float(torch.cat(count).double().mean()):.1f}; "
-        f"ratio {float(ratio[0]):.2f}, median {float(ratio[1]):.2f}; {spent:.2f} s per user",
+        f"median {_db(nmse.median()):.2f}, worst {_db(nmse.max()):.1f}; "
+        f"paths {float(torch.cat(count).double().mean()):.1f}; ratio {float(ratio[0]):.2f}, "
+        f"median {float(ratio[1]):.2f}; {spent:.2f} s per user",
         flush=True,
     )
     return nmse

@@ -8,11 +8,11 @@ import torch
 
 from hhat import solve
 from hhat.extrapolation.bound import channel_bound, spread_variance
-from hhat.extrapolation.columns import channel_at
+from hhat.extrapolation.columns import channel_at, residual
 from hhat.extrapolation.fit import gain_power, steered
 from hhat.extrapolation.joint_ml import JointMl
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
-from hhat.extrapolation.search import noise_floor, peaks, residual, thinned
+from hhat.extrapolation.search import noise_floor, peaks, thinned
 from hhat.extrapolation.spread import WIDTH, spread, without
 from hhat.extrapolation.task import Task
 from hhat.ops import Hops, Identity, Kron, Select

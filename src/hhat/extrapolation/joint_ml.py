@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from hhat.extrapolation.bound import inverse, spread_variance, tone_variance
-from hhat.extrapolation.columns import channel_at
+from hhat.extrapolation.columns import channel_at, residual
 from hhat.extrapolation.fit import descend, gain_power, posterior_information, steered
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, sounded
 from hhat.extrapolation.normal import normal_at
-from hhat.extrapolation.search import appended, noise_floor, peaks, residual, thinned
+from hhat.extrapolation.search import appended, noise_floor, peaks, thinned
 from hhat.extrapolation.spread import Spread, spread, without
 from hhat.extrapolation.sync import gauged, searched
 from hhat.extrapolation.task import Point, Task
@@ -260,8 +260,8 @@ class JointMl(Method):
         self, point: Point, stage: Tensor, again: Tensor, noise: Tensor, change: Tensor, obs: Observation
     ) -> State:
         rest = {"stage": stage, "again": again, "noise_var": noise, "change": change.to(obs.y.real.dtype)}
-        flat = {**point._asdict(), **rest}
-        return {name: x.reshape((*obs.batch_shape, *x.shape[1:])) for name, x in flat.items()}
+        flat, batch = {**point._asdict(), **rest}, obs.batch_shape
+        return {name: x.reshape((*batch, *x.shape[1:])) for name, x in flat.items()}
 
     def _unpacked(self, state: State, obs: Observation) -> tuple[Task, Point, Tensor, Tensor]:
         lead = len(obs.batch_shape)

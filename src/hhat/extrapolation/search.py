@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from hhat.extrapolation.columns import columns, combined, late, weights
+from hhat.extrapolation.columns import columns
 from hhat.extrapolation.fit import path_gram, steered
 from hhat.extrapolation.task import Point, Task
 from hhat.ops.linalg import cholesky, squared
@@ -31,18 +31,6 @@ class Peaks(NamedTuple):
     doppler: Tensor
     gain: Tensor
     worth: Tensor
-
-
-def residual(
-    task: Task, point: Point, around: Complex[Tensor, "item type path"] | None = None
-) -> Complex[Tensor, "item symbol tone rx_ant"]:
-    """What the fitted paths, and what is `around` them (`spread`), leave of y; each symbol's phase and timing taken
-    off."""
-    still = point._replace(phase=torch.zeros_like(point.phase))
-    made = columns(task, still)
-    back = torch.polar(torch.ones_like(point.phase), -point.phase)[..., None, None]
-    fitted = combined(made, made.tones, weights(task, still, made, around), list(task.band))
-    return task.y * late(task, point).conj() * back - fitted
 
 
 def peaks(task: Task, rest: Complex[Tensor, "item symbol tone rx_ant"], count: int) -> Peaks:

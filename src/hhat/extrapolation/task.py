@@ -198,6 +198,11 @@ class Task:
         """|y|^2."""
         return torch.view_as_real(self.y).square().sum((-4, -3, -2, -1))
 
+    @cached_property
+    def places(self) -> Complex[Tensor, "rx_ant 2"]:
+        """j 2 pi times the antennas' positions."""
+        return 2j * math.pi * self.model.positions(self.y.real)
+
     def symbol(self, which: int) -> "Task":
         """That symbol alone."""
         kind = self.band[which : which + 1]
