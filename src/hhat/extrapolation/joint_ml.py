@@ -37,6 +37,10 @@ than SPARE times that goes in the end, ELIMINATED at the most."""
 ELIMINATED = 6
 SIGNIFICANT = 4.0
 """Standard deviations by which the residual must exceed noise to be taken for channel."""
+MERGED = 1.5
+"""By which the variance is raised where there are rays around the paths: paths that stand for several are off by more
+than the curvature tells. Measured: in UMa at 15 dB the error is 1.4 (2 hops) and 1.9 (4) times what that says, in the
+median over 64 channels, wherever in the band and however large the residual."""
 GROWN_STEPS, SYNC_STEPS, START_STEPS = 2, 4, 12
 """Levenberg-Marquardt steps after new paths, after a synchronisation amid a search, and after the start."""
 
@@ -251,7 +255,8 @@ class JointMl(Method):
         covariance, _ = inverse(posterior_information(normal_at(task, point), fixed, prior), fixed)
         var = tone_variance(task, point, covariance)
         if found is not None:
-            var = var + spread_variance(task, point, found.covariance)
+            wide = var + spread_variance(task, point, found.covariance)
+            var = torch.where((found.freedom > 0)[:, None, None], MERGED * wide, var)
         ratio = left(task, point, found) / task.noise_var
         extra = torch.where(ratio > 1 + SIGNIFICANT / math.sqrt(task.y[0].numel()), ratio - 1, 0.0) * task.noise_var
         return var + extra[:, None, None], ratio
