@@ -3,6 +3,7 @@
     python benchmarks/joint_ml.py paths [--trials 100] [--snr-db 10] [--hops 2 4]
     python benchmarks/joint_ml.py uma [--trials 48] [--snr-db 15] [--hops 2 4] [--num-paths 36] [--plain]
     python benchmarks/joint_ml.py time [--hops 2 4] [--batch 1 64]
+    python benchmarks/joint_ml.py bound [--trials 32] [--snr-db 10]
 
 NMSE of a channel: error energy over channel energy, whole band, all antennas and symbols. SNR: 1 / noise_var, every
 channel of unit mean power over band, antennas and symbols. Means over channels in the linear domain with a 95 %
@@ -19,6 +20,8 @@ import torch
 
 import hhat
 from hhat.extrapolation.bound import channel_bound
+from hhat.extrapolation.model import Offsets
+from hhat.extrapolation.task import Free, Linear
 from hhat.random import generator
 from hhat.types import Observation, Slot
 
@@ -29,7 +32,7 @@ AT_ONCE = 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=("paths", "uma", "time"))
+    parser.add_argument("case", choices=("paths", "uma", "time", "bound"))
     parser.add_argument("--trials", type=int)
     parser.add_argument("--snr-db", type=float)
     parser.add_argument("--hops", type=int, nargs="+", default=[2, 4])
@@ -39,6 +42,8 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="paths alone, without the rays around them")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.case == "bound":
+        return bounds(args)
     for hops in args.hops:
         {"paths": paths, "uma": uma, "time": timed}[args.case](hops, args)
 
@@ -56,6 +61,22 @@ def paths(hops: int, args: argparse.Namespace) -> None:
         f"    bound {_db(bound_nmse.mean()):.2f}, median {_db(bound_nmse.median()):.2f}; "
         f"mean over bound {_db(nmse.mean() / bound_nmse.mean()):.2f} dB, more than 3 dB off: {int((gap > 3).sum())}"
     )
+
+
+def bounds(args: argparse.Namespace) -> None:
+    """Standard deviation of relative delays, 4 paths and 4 hops, without priors: median over channels and paths."""
+    scene = hhat.scenario("srs-paths", hops=4, num_paths=4, snr_db=_or(args.snr_db, 10.0))
+    truth = scene.draw(args.trials or 32, generator("joint-ml benchmark", "bound")).truth
+    noise = scene.noise_var()
+    for order, count in (("sequential", 4), ("nr", 4), ("sequential", 5), ("sequential", 8)):
+        index = hhat.scenario("srs-paths", hops=4, hop_order=order).index(count)
+        some = Offsets(truth.phase_rad[:, :count], truth.timing_s[:, :count])
+        found = [
+            channel_bound(scene.model, truth.paths, some, index, noise, doppler=doppler, priors=False)
+            for doppler in (Linear(), Free())
+        ]
+        line, free = (1e12 * float(bound.relative_delay_std[:, 1:].median()) for bound in found)
+        print(f"{count} symbols, {order}: {line:.0f} ps with linear Doppler phases, {free:.0f} ps with free ones")
 
 
 def uma(hops: int, args: argparse.Namespace) -> None:
