@@ -15,8 +15,12 @@ from hhat.bench.metrics import (
     median_interval_db,
     pooled_interval_db,
     ratio_interval,
+    root_interval,
 )
 from hhat.bench.store import Cell
+
+SQUARED = "_squared"
+"""Ending of a kept array whose root of the mean is the metric of the name before it"""
 
 Row = dict[str, Any]
 """{"method", "point", "metric", "value", "low", "high", "n", "seconds", "seed"}
@@ -133,9 +137,12 @@ row."""
 
 
 def summarise(name: str, cells: Group) -> Value | None:
-    """One metric of a group; a name that is not in METRICS is the mean of the kept array of that name."""
+    """One metric of a group; a name that is not in METRICS is the mean of the kept array of that name, or the root of
+    the mean of the kept array `<name>_squared`."""
     if name in METRICS:
         return METRICS[name](cells)
+    if cells.has(name + SQUARED):
+        return root_interval(cells.array(name + SQUARED))
     if not cells.has(name):
         if cells.is_bound:  # it keeps its ratio alone
             return None

@@ -26,7 +26,7 @@ DRIFT_SNAPSHOTS = 1000
 class EchoScene:
     """Y = sum_k gamma_k (kappa * a(u_k, R_k)) (b(R_k) * x)^T + CN(0, 1), one transmit antenna, num_rx_ant receiving.
 
-    Each snapshot: with probability `presence` it holds 1..max_targets targets (uniform), each with gamma ~
+    Each snapshot: with probability `presence` it holds min_targets..max_targets targets (uniform), each with gamma ~
     CN(0, SNR / (num_rx_ant num_subcarriers)), an angle uniform in the sector and a range uniform in range_min_m ..
     range_max_m. The sector's centre is uniform in +-sector_center_deg, its width uniform in sector_width_min_deg ..
     sector_width_max_deg; both are drawn anew for every snapshot and known to the receiver. x: unit-modulus QPSK.
@@ -55,6 +55,7 @@ class EchoScene:
     snr_db: float | int = 15.0
     presence: float | int = 0.5
     max_targets: int = 1
+    min_targets: int = 1
     sector_center_deg: float | int = 60.0
     sector_width_min_deg: float | int = 10.0
     sector_width_max_deg: float | int = 20.0
@@ -70,8 +71,10 @@ class EchoScene:
 
     def __post_init__(self):
         where = type(self).__name__
-        for name in ("num_rx_ant", "num_subcarriers", "max_targets"):
+        for name in ("num_rx_ant", "num_subcarriers", "max_targets", "min_targets"):
             check_count(where, name, getattr(self, name))
+        if self.min_targets > self.max_targets:
+            raise ValueError(f"{where}: min_targets: expected at most {self.max_targets}, got {self.min_targets}")
         check_between(where, "subcarrier_spacing_hz", self.subcarrier_spacing_hz, 0, HZ_LIMIT)
         check_between(where, "carrier_hz", self.carrier_hz, 0, HZ_LIMIT)
         check_snr(where, self.snr_db)
@@ -143,8 +146,9 @@ class EchoScene:
         center = self.sector_center_deg * (2 * center - 1)
         width = self.sector_width_min_deg + (self.sector_width_max_deg - self.sector_width_min_deg) * width
         limits = torch.deg2rad(center[:, None] + width[:, None] * torch.tensor([-0.5, 0.5]))
-        most = self.max_targets
-        count = torch.where(seen < self.presence, 1 + (most * count).long().clamp_max(most - 1), 0)
+        least, most = self.min_targets, self.max_targets
+        choices = most - least + 1
+        count = torch.where(seen < self.presence, least + (choices * count).long().clamp_max(choices - 1), 0)
         present = torch.arange(most) < count[:, None]
         across, far = torch.rand(2, n, most, generator=gen)
         u = (limits[:, :1] + (limits[:, 1:] - limits[:, :1]) * across).sin()

@@ -39,6 +39,7 @@ class Streaming(Calibrator):
     """
 
     memory: float | int | None = 4000.0
+    shift_memory: float | int | None = 32000.0
     warm: int = 2048
     gate: float | int = 12.0
     margin_u: float = 0.012
@@ -67,13 +68,16 @@ class Streaming(Calibrator):
         views = recentred(views, k, at, near, self.margin_u)
         var = resolution(flat, views.statistic - 1)[0]
         known = max(count, RAMP * (seen + count - self.warm))
-        keep = math.exp(-count / min(known, math.inf if self.memory is None else self.memory))
+        keep, keep_shift = (
+            math.exp(-count / min(known, math.inf if memory is None else memory))
+            for memory in (self.memory, self.shift_memory)
+        )
         before = scatter.Scatter(*(state[name] for name in scatter.Scatter._fields))
         sums = before.decayed(keep).plus(scatter.scatter(views.z, views.weight, k, var, at))
         k = scatter.dominant(sums.second)
         d = shifts(like=at)
         views = recentred(views, k, at, near, self.margin_u)
-        evidence = keep * state["evidence"] + shift_evidence(views, flat, self.gate, self.margin_u, d)
+        evidence = keep_shift * state["evidence"] + shift_evidence(views, flat, self.gate, self.margin_u, d)
         found = most_likely(evidence, d)
         k = scatter.shifted(k, at, found.u)
         wave = torch.polar(torch.ones_like(at), -2 * math.pi * at * found.u)
