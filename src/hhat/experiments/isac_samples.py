@@ -31,13 +31,13 @@ def scenario(point: Point) -> Sets:
     return Sets(snr_db=float(point["snr_db"]), snapshots=int(point["snapshots"]))
 
 
-def measured(gains: isac.Gains) -> Callable[[Sets], Measurement]:
-    """What `isac.scored` says over the block's last TEST snapshots, and e1."""
+def measured(gains: isac.Gains, train: int = SNAPSHOTS[-1]) -> Callable[[Sets], Measurement]:
+    """What `isac.scored` says over the block's snapshots behind the first `train`, and e1."""
 
     def method(scene: Sets) -> Measurement:
         def measure(slot: Slot) -> tuple[dict[str, Tensor], dict[str, int]]:
             kappa, status = gains(isac.part(slot, slice(None, scene.snapshots)))
-            found = isac.scored(isac.part(slot, slice(SNAPSHOTS[-1], None)), kappa, scene.false_alarm)
+            found = isac.scored(isac.part(slot, slice(train, None)), kappa, scene.false_alarm)
             e1 = torch.zeros(()) if kappa is None else gain_errors(kappa, slot.truth.kappa).e1
             return {**found, "e1": e1.reshape(1)}, {status.name: 1}
 
