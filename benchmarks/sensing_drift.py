@@ -37,17 +37,23 @@ def main():
     for seed in range(1, given.kappas + 1):
         for name, rows in course(given, seed).items():
             table.setdefault(name, []).append(rows)
-        print("kappa", seed, {name: f"{rows[-1][-1, 0]:.2e}" for name, rows in table.items()}, flush=True)
+        summary(table, given)
+
+
+def summary(table, given):
+    """The kappas so far: each number is a mean over them with its standard error."""
     for name, rows in table.items():
-        rows = torch.tensor([row.tolist() for row in rows], dtype=torch.float64)  # kappa, block, (e0, e1, shift)
-        error = rows[..., 0].std(0) / math.sqrt(len(rows))
+        rows = torch.stack(rows).double()  # kappa, block, (e0, e1, shift)
+        count, tail = len(rows), rows[:, given.tail // BLOCK :]
+        error, spread = (x.std(0) / math.sqrt(count) if count > 1 else x[0] * math.nan for x in (rows, tail.mean(1)))
         shown = range(SHOWN - 1, rows.shape[1], SHOWN)
-        print(name, *(f"{(i + 1) * BLOCK}: {rows[:, i, 0].mean():.2e} +-{error[i]:.1e};" for i in shown))
-        tail = rows[:, given.tail // BLOCK :].mean(1)
-        spread = tail.std(0) / math.sqrt(len(rows))
-        shift = rows[:, given.tail // BLOCK :, 2].square().mean().sqrt()
-        print(name, f"tail: e0 {tail[:, 0].mean():.3e} +-{spread[0]:.1e}, e1 {tail[:, 1].mean():.3e} +-{spread[1]:.1e}",
-              f"rms shift {shift:.2e}", flush=True)  # fmt: skip
+        print(
+            f"{count} kappas, {name}:",
+            *(f"{(i + 1) * BLOCK} {rows[:, i, 0].mean():.2e}+-{error[i, 0]:.0e}" for i in shown),
+        )
+        e0, e1 = tail.mean((0, 1))[:2]
+        shift = tail[..., 2].square().mean().sqrt()
+        print(f"  tail e0 {e0:.3e}+-{spread[0]:.0e} e1 {e1:.3e}+-{spread[1]:.0e} rms shift {shift:.2e}", flush=True)
 
 
 def course(given, seed):
