@@ -42,6 +42,8 @@ class Stream:
     block: int = 1024
     drift_deg: float = 0.0
     snr_db: float = 15.0
+    label: str = "isac stream"
+    """Of the draws of its echoes"""
 
     def draw(self, n: int, gen: torch.Generator) -> Slot:
         seed = int(torch.randint(1 << 31, (), generator=gen))
@@ -51,7 +53,7 @@ class Stream:
         return EchoScene(snr_db=self.snr_db, drift_deg=self.drift_deg, kappa_seed=seed)
 
     def blocks(self, seed: int) -> Iterator[Slot]:
-        return self.scene(seed).slots(ENDLESS, generator("isac stream", seed), self.block)
+        return self.scene(seed).slots(ENDLESS, generator(self.label, seed), self.block)
 
 
 class Errors(NamedTuple):

@@ -31,11 +31,11 @@ MORE = (
 
 
 def scenario(point: Point) -> Stream:
-    return Stream(int(point["after"]), BLOCK, float(point["drift_deg"]), float(point["snr_db"]))
+    return Stream(int(point["after"]), BLOCK, float(point["drift_deg"]), float(point["snr_db"]), "isac/drift")
 
 
-def streaming(**settings: float) -> Contender:
-    return following(hhat.calibrator("streaming", **settings))
+def streaming(memory: float = 4000.0, shift_memory: float = 32000.0) -> Contender:
+    return following(hhat.calibrator("streaming", memory=memory, shift_memory=shift_memory))
 
 
 def frozen(blocks: Iterator[Slot]) -> Iterator[Calibration]:
@@ -53,10 +53,10 @@ EXPERIMENT = Experiment(
     title="Error of gains that walk by 1 degree rms in 1,000 snapshots, over time",
     scenario=scenario,
     methods={
-        "streaming": followed(streaming()),
+        "streaming": followed(following(hhat.calibrator("streaming"))),
         "frozen": followed(frozen),
         **{f"streaming-{memory:g}": followed(streaming(memory=memory)) for memory in MEMORIES},
-        "streaming-one-memory": followed(streaming(memory=4000.0, shift_memory=4000.0)),
+        "streaming-one-memory": followed(streaming(shift_memory=4000.0)),
     },
     profiles={
         "quick": Profile(POINTS, blocks=8, methods=("streaming", "frozen")),
