@@ -316,14 +316,18 @@ EXPERIMENTS = {
     ),
     "isac/fig2": Entry(
         "hhat.experiments.isac_fig2:EXPERIMENT",
-        "angle-delay map, calibrated or not (claims only)",
+        "angle-delay map, calibrated or not",
         "Mateos-Ramos et al. 2025",
     ),
     "isac/fig3": Entry(
         "hhat.experiments.isac_fig3:EXPERIMENT",
-        "sensing against false alarms (claims only)",
+        "sensing against false alarms",
         "Mateos-Ramos et al. 2025",
     ),
+    "isac/drift": Entry("hhat.experiments.isac_drift:EXPERIMENT", "gains that walk: stream against frozen", "hhat"),
+    "isac/learning": Entry("hhat.experiments.isac_learning:EXPERIMENT", "error against snapshots seen", "hhat"),
+    "isac/samples": Entry("hhat.experiments.isac_samples:EXPERIMENT", "error against size of the set", "hhat"),
+    "isac/targets": Entry("hhat.experiments.isac_targets:EXPERIMENT", "GOSPA of 1 to 5 targets", "hhat"),
     "extrapolation/fig4": Entry(
         "hhat.experiments.extrapolation_fig4:EXPERIMENT", "pseudospectrum of two paths (claims only)", "Wan & Liu 2024"
     ),

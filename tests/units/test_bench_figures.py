@@ -143,7 +143,8 @@ def test_the_best_is_the_least_error_the_greatest_rate_and_the_ratio_nearest_to_
     assert best("nmse_db", -3.0, -9.0, 1.0) == -9.0
     assert best("channels_per_s", 3.0, 9.0) == 9.0
     assert best("variance_ratio", 0.5, 1.9, 3.0) == 1.9  # 0.5 is further off by the factor
-    assert best("e0", 1.0, 2.0) is None and best("nmse_db") is None
+    assert best("e0", 1.0, 2.0) == 1 and best("gospa_m", 3.0, 2.0) == 2
+    assert best("targets_found", 1.0, 2.0) is None and best("nmse_db") is None
     assert math.isclose(best("gain_over_gmp_db", 1.0, 2.5), 2.5)
 
 

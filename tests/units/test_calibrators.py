@@ -162,6 +162,19 @@ def test_a_stream_given_at_once_is_one_block_and_counts_each_snapshot_once():
     assert hhat.calibrate(slot.obs.rows(slice(0, 100)), calibrator).status == Status.WARMING_UP
 
 
+def test_the_shift_has_a_memory_of_its_own():
+    slot = draw(1600)
+    blocks = [slot.obs.rows(slice(i, i + 200)) for i in range(0, 1600, 200)]
+    last = {}
+    for shift_memory in (1e-3, 1e9):
+        calibrator = hhat.calibrator("streaming", memory=1e9, shift_memory=shift_memory, warm=200)
+        *_, (_, last[shift_memory]) = hhat.follow(calibrator, blocks)
+    short, long = last.values()
+    # seven blocks of evidence against one; the scatter is the same but for the shifts
+    assert short.shift_var > 3 * long.shift_var
+    assert float(short.var.mean()) == pytest.approx(float(long.var.mean()), rel=0.05)
+
+
 def test_a_stream_follows_drift_that_frozen_gains_do_not():
     scene = EchoScene(**SMALL, drift_deg=20.0)
     slots = list(scene.slots(12, generator("drift"), links=400))

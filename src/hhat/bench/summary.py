@@ -15,8 +15,12 @@ from hhat.bench.metrics import (
     median_interval_db,
     pooled_interval_db,
     ratio_interval,
+    root_interval,
 )
 from hhat.bench.store import Cell
+
+SQUARED = "_squared"
+"""Ending of a kept array whose root of the mean is the metric of the name before it"""
 
 Row = dict[str, Any]
 """{"method", "point", "metric", "value", "low", "high", "n", "seconds", "seed"}
@@ -168,7 +172,7 @@ ENDINGS: Mapping[str, Callable[[Tensor], Value]] = {"_median_db": median_interva
 
 def summarise(name: str, cells: Group) -> Value | None:
     """One metric of a group. A name that is not in METRICS: with one of ENDINGS, of the array `<name>_ratio` where that
-    is kept; else the mean of the kept array of that name."""
+    is kept; the root of the mean of `<name>_squared`; else the mean of the kept array of that name."""
     if name in METRICS:
         try:
             return METRICS[name](cells)
@@ -180,6 +184,8 @@ def summarise(name: str, cells: Group) -> Value | None:
         ratio = name.removesuffix(ending) + "_ratio"
         if name.endswith(ending) and cells.has(ratio):
             return interval(cells.array(ratio))
+    if cells.has(name + SQUARED):
+        return root_interval(cells.array(name + SQUARED))
     if not cells.has(name):
         if cells.is_bound or cells.along:  # a bound keeps its ratio alone
             return None

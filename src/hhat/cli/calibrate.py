@@ -119,7 +119,8 @@ def _document(found: "Calibration", kappa: Any) -> dict[str, Any]:
     document["phase_sd_rad"] = found.phase_var.sqrt().tolist()
     if kappa is not None:
         truth = kappa.reshape(-1, kappa.shape[-1])[-1]
-        errors, before = (gain_errors(k, truth) for k in (found.kappa.cpu(), torch.ones_like(truth)))
+        at = found.positions.cpu()
+        errors, before = (gain_errors(k, truth, at) for k in (found.kappa.cpu(), torch.ones_like(truth)))
         document |= {"e0": float(errors.e0), "e1": float(errors.e1), "shift_u": float(errors.shift_u)}
         document["e0_uncalibrated"] = float(before.e0)
     return document
