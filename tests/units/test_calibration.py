@@ -320,3 +320,12 @@ def test_noise_alone_pulls_nowhere_and_blocks_add_up():
     state = Eigenvector().step(Eigenvector().init(echoes, generator("none")), echoes)
     assert pull(state["strength"]) < 0.25
     assert pull(torch.zeros(4)) == 0 and pull(torch.tensor([900.0, 1000.0, 90.0, 10.0])) == pytest.approx(0.9 * 8 / 9)
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_the_start_holds_on_long_arrays(seed):
+    """256 antennas see each other over a few lags only: the eigenvector alone has e1 of 0.21 and 0.10 here."""
+    short = {"num_subcarriers": 8, "subcarrier_spacing_hz": 1.92e6, "range_max_m": 14.0}
+    scene = EchoScene(num_rx_ant=256, **short, snr_db=30.0, presence=1.0, kappa_seed=seed)
+    slot = scene.draw(800, generator("long", seed))
+    assert float(gain_errors(sector_start(slot.obs), slot.truth.kappa).e1) < 0.01
