@@ -152,18 +152,22 @@ def show(kappas):
         )
         print(" | in cell | position in cell / known | out of cell |\n" + "|---" * 10 + "|")
         for place, rate in enumerate(RATES):
-            tables = {}
             for name in rows:
                 here = [kappa for kappa in kappas if name in kappa]
-                parts = [kappa[name][1] for kappa in here]
-                empty = torch.cat([values[values[:, 0] == 0, 1] for values in parts])
-                eta = empirical_threshold(empty, rate) if form == "empirical" else None
-                tables[name] = table = per_kappa(parts, eta, place)
-                known = tables["known"][[name in kappa for kappa in kappas]]
-                print(line(rate, name, eta, table, known))
+                print(line(rate, name, *(at_rate(here, row, form, place) for row in (name, "known"))))
 
 
-def line(rate, name, eta, table, known):
+def at_rate(kappas, name, form, place):
+    """The threshold (None: the closed form's) and the row's `per_kappa` at it."""
+    parts = [kappa[name][1] for kappa in kappas]
+    empty = torch.cat([values[values[:, 0] == 0, 1] for values in parts])
+    eta = empirical_threshold(empty, RATES[place]) if form == "empirical" else None
+    return eta, per_kappa(parts, eta, place)
+
+
+def line(rate, name, own, reference):
+    (eta, table), (_, known) = own, reference
+
     def both(function, *of, digits=3):
         value, half = spread(function, *of)
         return f"{float(value):.{digits}f} ± {float(half):.{digits}f}"

@@ -15,6 +15,7 @@ import argparse
 import itertools
 import math
 import time
+from pathlib import Path
 
 import torch
 
@@ -75,15 +76,16 @@ def main():
     parser.add_argument("--first", type=int, default=1, help="the first kappa's seed")
     parser.add_argument("--fresh", type=int, help="so many steps of --batch fresh snapshots each, for gradients")
     parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--keep", type=Path, help="of --fresh: state file of one method and kappa (.safetensors)")
     parser.add_argument("--naive", type=int, help="so many steps of loss (14) over the full map, by autograd; no gains")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.naive is not None:
-        print("seconds a step: draw, map and loss, backward", *naive(given))
+        print("seconds a step: draw, map and loss, backward", *naive(single(given, given.snr_db[0], given.antennas[0])))
         return
     print("method SNR antennas seed", *COLUMNS)
     for name, snr_db, antennas in itertools.product(given.methods, given.snr_db, given.antennas):
-        here = argparse.Namespace(**vars(given) | {"snr_db": snr_db, "antennas": antennas})
+        here = single(given, snr_db, antennas)
         place, rows = f"{name} {snr_db:g} {antennas}", []
         for seed in range(given.first, given.first + given.kappas):
             if given.fresh is not None:
@@ -97,13 +99,21 @@ def main():
             summary(place, rows)
 
 
+def single(given, snr_db, antennas):
+    """The settings for one of their values each."""
+    return argparse.Namespace(**vars(given) | {"snr_db": snr_db, "antennas": antennas})
+
+
 def summary(place, rows):
     """Mean, its standard error and root mean square over the kappas that ended OK; the others' lines are above."""
     table = torch.tensor(rows, dtype=torch.float64)
     table = table[table[:, -1] != 0]
+    if not len(table):
+        print(place, f"none of {len(rows)} ended OK", flush=True)
+        return
     lines = {
         "mean": table.mean(0),
-        "standard error": table.std(0) / math.sqrt(max(1, len(table))),
+        "standard error": table.std(0, correction=min(1, len(table) - 1)) / math.sqrt(len(table)),
         "rms": table.square().mean(0).sqrt(),
     }
     for name, values in lines.items():
@@ -142,20 +152,26 @@ def one(given, name, seed):
 
 
 def learning(given, name, seed):
-    """Algorithm 1: e0, e1, shift and CPU seconds (draws included, and apart) after each of a few numbers of steps."""
+    """Algorithm 1: e0, e1, shift and CPU seconds (draws included, and apart) after each of a few numbers of steps.
+
+    --keep: its state is written there every 100 steps and taken up again, with the seconds it took."""
     calibrator = hhat.calibrator("gradient", **METHODS[name][1], batch=None)
-    place, gen, state, drawn = scene(given, seed), generator("fresh", seed), None, 0.0
+    place, state, drawn, before = scene(given, seed), None, 0.0, 0.0
+    if given.keep is not None and given.keep.exists():
+        state = hhat.load_state(given.keep)
+        before, drawn = state.pop("seconds"), state.pop("drawn")
     began, marks = time.process_time(), {100, 400, 1000, 2000, 3000, 5000, 7000, given.fresh}
-    for number in range(1, given.fresh + 1):
+    for number in range(1 if state is None else state["count"] + 1, given.fresh + 1):
         start = time.process_time()
-        slot = place.draw(given.batch, gen)
+        slot = place.draw(given.batch, generator("fresh", seed, number))
         drawn += time.process_time() - start
         state, found = next(hhat.follow(calibrator, [slot.obs], state))
+        seconds = before + time.process_time() - began
         if number in marks:
             errors = [float(value) for value in gain_errors(found.kappa, slot.truth.kappa)]
-            seconds = time.process_time() - began
             print(name, seed, number, *(f"{v:.3g}" for v in (*errors, seconds, drawn)), flush=True)
-    return []
+        if given.keep is not None and number % 100 == 0:
+            hhat.save_state(given.keep, {**state, "seconds": seconds, "drawn": drawn})
 
 
 def naive(given, grid=100):
