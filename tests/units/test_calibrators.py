@@ -123,6 +123,17 @@ def test_echoes_without_targets_calibrate_nothing_and_say_so():
     assert found.info["echoes_used"] < 0.05 * 1500
 
 
+def test_uncertainty_holds_near_the_edge_of_what_can_be_found():
+    """At 7 dB in 1,500 snapshots the sandwich alone states 1 / 1.6 of e1."""
+    ratios = []
+    for seed in range(1, 5):
+        slot = draw(1500, f"edge {seed}", snr_db=7.0, kappa_seed=seed)
+        found = hhat.calibrate(slot.obs)
+        assert found.status in (Status.OK, Status.MAX_STEPS) and 0.6 < found.info["pull"] < 0.95
+        ratios.append(float(gain_errors(found.kappa, slot.truth.kappa).e1) / found.expected_e1)
+    assert 0.7 < sum(ratios) / 4 < 1.35
+
+
 def test_projected_gradients_of_both_losses_take_one_path_and_unprojected_ones_do_not():
     """Oracle O12, and pitfall P2: unprojected, (14) is pushed towards phases at odd multiples of 45 degrees."""
     slot = EchoScene(kappa_seed=3).draw(200, generator("o12"))
@@ -289,4 +300,5 @@ def test_the_command_line_marks_what_failed(tmp_path, call):
     hhat.write(echoes, draw(200, presence=0.0))
     code, _, err = call("calibrate", echoes, "-o", gains)
     assert code == 3, err
+    assert "take more snapshots, or raise the SNR" in err and "slots" not in err
     assert "WARMING_UP" in err and load_calibration(gains).status == Status.WARMING_UP

@@ -88,13 +88,19 @@ def complain(words: str) -> None:
     print("hhat: " + " ".join(words.split()), file=sys.stderr)
 
 
-def digits(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.2f}"
+def digits(value: float | None, metric: str = "nmse_db") -> str:
+    """Two decimals; below 0.1 three digits, of what is not in dB (an e0 of 4.75e-04)."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if metric.endswith("_db") or value == 0 or abs(value) >= 0.1:
+        return f"{value:.2f}"
+    return f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.2e}"
 
 
 def interval(row: dict[str, Any]) -> str:
     low, high = row.get("low"), row.get("high")
-    return "" if low is None or high is None else f"[{digits(low)}, {digits(high)}]"
+    metric = row.get("metric", "nmse_db")
+    return "" if low is None or high is None else f"[{digits(low, metric)}, {digits(high, metric)}]"
 
 
 def duration(seconds: float | None) -> str:

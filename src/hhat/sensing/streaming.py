@@ -86,8 +86,8 @@ class Streaming(Calibrator):
         k = scatter.shifted(k, at, found.u)
         wave = torch.polar(torch.ones_like(at), -2 * math.pi * at * found.u)
         views = turned(views, torch.full_like(views.u, found.u), k, at)
-        new = packed(Refined(k, sums.turned(wave), views, found.var), flat)
-        counted = {name: keep * state[name] + new[name] for name in ("peaks", "noise_peaks")}
+        new = packed(Refined(k, sums.turned(wave), views, found.var), flat, self.gate)
+        counted = {name: keep * state[name] + new[name] for name in ("peaks", "noise_peaks", "strength")}
         return {
             **{**state, **new, **counted, "kappa": k, "change": moved(k, state["kappa"]), "count": state["count"] + 1},
             **{"seen": seen + count, "evidence": carried(evidence, d, found.u)},

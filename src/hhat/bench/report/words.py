@@ -115,11 +115,11 @@ def spell_point(point: Mapping[str, Any]) -> str:
 
 
 def digits(value: Number, metric: str = "") -> str:
-    """Two decimals, none where the number is large; three digits where it is small, unless it is in dB."""
+    """Two decimals, none where the number is large; three digits where it is small (4.75e−04), unless it is in dB."""
     if metric.endswith("_db"):
         return f"{value:z.2f}".replace("-", "−")
     if value != 0 and abs(value) < 0.1:
-        spelled = f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+        spelled = f"{value:.3g}" if abs(value) >= 1e-2 else f"{value:.2e}"
     else:
         spelled = f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
     return spelled.replace("-", "−")
