@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hhat.extrapolation.follow import unpacked
-from hhat.extrapolation.model import Offsets, Sounding
+from hhat.extrapolation.follow import channel_later, unpacked
+from hhat.extrapolation.model import Sounding
 from hhat.extrapolation.uncertainty import channel_variance
 from hhat.ops.linalg import squared
 from hhat.types import Gaussian, State
@@ -16,7 +16,8 @@ from hhat.types import Gaussian, State
 def predict(model: Sounding, state: State, lag_s: float | Float[Tensor, " lag"]) -> Gaussian:
     """The channel lag_s after the newest symbol of a tracker's state (`sliding-joint-ml`, `path-ekf`).
 
-      mean = sum_k gain_k e^{j 2 pi f_k t} a(tau_k) b(u_k, v_k)^T, phase and timing as they were at that symbol
+      mean = sum_k gain_k e^{j 2 pi f_k t} a(tau_k) b(u_k, v_k)^T, phase and timing as they were at that symbol, and
+             the rays around the paths where the state has them
       var  = diag(J(t) C J(t)^H) + misfit max(1, (t / T)^2), at most 2 E|h|^2,  C the state's covariance of the paths
     In TDD the downlink slot follows in the phase of its own transmit chain, and a common phase changes no precoder:
     score it up to a common phase. Nor is the phase of the next sounding symbol known here.
@@ -35,8 +36,7 @@ def predict(model: Sounding, state: State, lag_s: float | Float[Tensor, " lag"])
     paths = unpacked(flat)
     lags = torch.as_tensor(lag_s, dtype=torch.float64, device=paths.delay_s.device)
     times = lags.reshape(-1)
-    zero = paths.delay_s.new_zeros(len(paths.gain), len(times))
-    mean = model.channel(paths, Offsets(zero, zero), times)
+    mean = channel_later(model, flat, times)
     var = channel_variance(model, paths, flat["covariance"], times)
     growth = (times / model.period_s).square().clamp_min(1.0) if model.period_s else torch.ones_like(times)
     var = var + flat["misfit"].clamp_min(0)[:, None, None] * growth[:, None]

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from hhat.extrapolation.follow import Window, now_channel, unpacked
@@ -36,7 +35,7 @@ class SrsExtrapolation(SlidingJointMl):
     def begin(self, window: Window, paths: Paths, offsets: Offsets) -> State:
         return {**super().begin(window, paths, offsets), "since": torch.zeros_like(window.noise_var)}
 
-    def follow(self, state: State, window: Window, elapsed_s: Float[Tensor, " item"]) -> State:
+    def follow(self, state: State, window: Window, elapsed_s: float) -> State:
         new = super().follow(state, window, elapsed_s)
         first = self._first(window.y.shape[-1])
         new["since"] = state["since"] + 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from hhat.extrapolation.follow import PATH, Follower, Window, moved, packed
@@ -128,9 +128,9 @@ class EmTurbo(Follower):
         state["activity"] = state["activity"].masked_fill(chosen < 0, 0.0)
         return {**state, **self._told(state, grid, Offsets(*(power.new_zeros(len(power), 1),) * 2), state["mean"][..., 1])}
 
-    def follow(self, state: State, window: Window, elapsed_s: Float[Tensor, " item"]) -> State:
+    def follow(self, state: State, window: Window, elapsed_s: float) -> State:
         model = self._model()
-        grid = self.grid(model, elapsed_s)
+        grid = self.grid(model, window.noise_var)
         law = self.dynamics or MarkovGauss(1e-4, 0.02, 0.1, 0.1, False, 0.0, memory=None)
         state = {**state, **self._renewed(state, grid, law)}
         room = state["cell"].shape[1]
@@ -140,7 +140,7 @@ class EmTurbo(Follower):
         psi_before, doppler_before = state["psi"], state["doppler_hz"]
         predicted = law.predict(Belief(*(state[name] for name in BELIEF)))
         prior = predicted.mixture()
-        y, tones = window.newest(), model.tones_hz(elapsed_s)[window.index[0]]
+        y, tones = window.newest(), model.tones_hz(window.noise_var)[window.index[0]]
         noise = window.noise_var
         before = {name: state[name] for name in ("off_delay", "off_u", "off_v")}
         common = Offsets(torch.zeros_like(noise)[:, None], torch.zeros_like(noise)[:, None])
@@ -173,8 +173,8 @@ class EmTurbo(Follower):
         state = {**state, **told, "change": _change(told, state)}
         return {**state, **{name: _padded(state[name], room) for name in (*CELL, *PATHS)}}
 
-    def _turned(self, psi: Tensor, doppler_hz: Tensor, elapsed_s: Tensor) -> Tensor:
-        return torch.remainder(psi + 2 * math.pi * doppler_hz * elapsed_s[:, None], 2 * math.pi)
+    def _turned(self, psi: Tensor, doppler_hz: Tensor, elapsed_s: float) -> Tensor:
+        return torch.remainder(psi + 2 * math.pi * doppler_hz * elapsed_s, 2 * math.pi)
 
     def _candidates(self, active: Tensor, rank: Tensor, sizes: tuple[int, int, int]) -> Int[Tensor, "item cell"]:
         """Cells that are active, then their neighbours along each axis, the strongest first; -1 where there are none."""
@@ -258,7 +258,7 @@ class EmTurbo(Follower):
         return new
 
     def _doppler(self, value, before, op, x, rest, noise, elapsed_s) -> Tensor:
-        rate = 2 * math.pi * elapsed_s[:, None]
+        rate = 2 * math.pi * elapsed_s
         slope = 2 * rate * (-1j * x.conj() * op.adjoint(rest)).real / noise[:, None]
         weight = op.left.matrix.shape[-2] * op.right.matrix.shape[-2]
         prior = 1 / float(self.doppler_std_hz) ** 2
@@ -273,7 +273,7 @@ class EmTurbo(Follower):
     def _told(self, state: State, grid: Grid, common: Offsets, x: Tensor) -> State:
         """The cells as paths as received now."""
         paths, live = self._paths(state, grid, state["psi"], x), state["cell"] >= 0
-        paths = moved(paths, x.real.new_zeros(()), common.phase_rad, common.timing_s)
+        paths = moved(paths, 0.0, common.phase_rad, common.timing_s)
         var = torch.where(live, state["activity"] * state["var"][..., 1], 0.0).sum(-1)
         var = var[:, None, None].expand(-1, 1, self._model().num_subcarriers)
         return {**packed(paths), "h_var": var}
