@@ -110,7 +110,7 @@ class Follower(Method):
         now = sounded(self._model(), obs)
         flat = {k: v.flatten(0, lead - 1) if lead else v[None] for k, v in state.items() if isinstance(v, Tensor)}
         flat = self._stepped(flat, state["slot"], now, batch)
-        return {**{k: v.reshape(*batch, *v.shape[1:]) for k, v in flat.items()}, "slot": state["slot"] + 1}
+        return {**{k: v.reshape((*batch, *v.shape[1:])) for k, v in flat.items()}, "slot": state["slot"] + 1}
 
     def read(self, state: State, obs: Observation) -> Estimate:
         model, batch = self._model(), obs.batch_shape
