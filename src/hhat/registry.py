@@ -124,7 +124,9 @@ METHODS = {
         "hhat.extrapolation.sliding:SlidingJointMl", "paths fitted to the last hopping symbols, again and again", "hhat"
     ),
     "path-ekf": Entry(
-        "hhat.extrapolation.ekf:PathEkf", "extended Kalman filter on paths seen by hopping symbols", "Bell & Cathey 1993"
+        "hhat.extrapolation.ekf:PathEkf",
+        "extended Kalman filter on the paths that hopping symbols see",
+        "Bell & Cathey 1993",
     ),
     "em-turbo": Entry(
         "hhat.extrapolation.turbo:EmTurbo",

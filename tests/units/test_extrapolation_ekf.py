@@ -53,7 +53,9 @@ def test_the_update_is_the_mode_and_the_curvature_of_the_posterior():
     point, after = updated(task, task.point(paths, offsets), covariance, 8)
 
     def cost(theta):
-        h = MODEL.channel(from_vector(theta[:-2]), Offsets(theta[None, -2:-1], theta[None, -1:]), torch.zeros(1).double())
+        h = MODEL.channel(
+            from_vector(theta[:-2]), Offsets(theta[None, -2:-1], theta[None, -1:]), torch.zeros(1).double()
+        )
         rest = (given.y - h[..., given.index[0]]).abs().square().sum() / 0.01
         off = theta[:-2] - vector(paths)
         return rest + off @ torch.linalg.solve(covariance[0], off) / 2 + theta[-1] ** 2 / MODEL.timing_var / 2
@@ -80,7 +82,7 @@ def test_the_update_is_the_mode_and_the_curvature_of_the_posterior():
 def test_covariances_move_as_the_paths_do():
     paths, covariance = some_paths(), some_covariance()
     method = PathEkf(MODEL, forgetting=0.0, doppler_std_hz=0.0, delay_std_s=0.0, cosine_std=0.0)
-    new, found = method._ahead(paths, covariance, 5e-3)
+    _, found = method._ahead(paths, covariance, 5e-3)
 
     def later(theta):
         return vector(method._ahead(from_vector(theta), covariance, 5e-3)[0])

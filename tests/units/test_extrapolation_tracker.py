@@ -11,8 +11,8 @@ from hhat.extrapolation.model import Offsets
 from hhat.extrapolation.predict import predict
 from hhat.extrapolation.tracker import SrsExtrapolation
 from hhat.random import generator
-from hhat.types import Channel, Observation, Slot, Status
-from tests.units.sounding_fakes import SCENE, Told, db, draw, errors
+from hhat.types import Observation, Slot, Status
+from tests.units.sounding_fakes import SCENE, db, draw, errors
 
 MODEL = SCENE.model
 
@@ -61,7 +61,9 @@ def test_a_lost_slot_is_bridged_and_one_in_the_warm_up_starts_it_again():
 
     plain, _, _ = errors(tracker(told), slots)
     late, estimates, _ = errors(tracker(told), without(1, 5))
-    assert estimates[5].status.tolist() == [Status.OK, Status.NONFINITE] and torch.isinf(estimates[5].belief.var[1]).all()
+    assert (
+        estimates[5].status.tolist() == [Status.OK, Status.NONFINITE] and torch.isinf(estimates[5].belief.var[1]).all()
+    )
     assert torch.allclose(plain[:, 0], late[:, 0], rtol=1e-4)
     assert db(late[6:, 1]) < -22
     _, early, _ = errors(whole_system(), without(1, 1))
@@ -110,7 +112,9 @@ def test_before_the_first_estimate_there_is_nothing_to_predict():
 
 def test_unbatched_symbols_are_tracked_too():
     slots, _, _ = draw(1, 5)
-    single = [Slot(Channel(s.truth.h[0]), Observation(s.obs.y[0], s.obs.op, s.obs.noise_var, s.obs.axes)) for s in slots]
+    single = [
+        Slot(Channel(s.truth.h[0]), Observation(s.obs.y[0], s.obs.op, s.obs.noise_var, s.obs.axes)) for s in slots
+    ]
     method = whole_system()
     for (_, a), (_, b) in zip(hhat.track(method, single), hhat.track(method, slots), strict=True):
         assert a.status.shape == () and torch.allclose(a.belief.mean, b.belief.mean[0], atol=1e-4)

@@ -84,7 +84,13 @@ def test_doppler_steps_find_the_phase_that_the_cells_turned_by():
     method = EmTurbo(model, doppler_std_hz=50.0)
     tones, elapsed = model.tones_hz()[:32], torch.tensor([5e-3], dtype=torch.float64)
     x, true = complex_normal((1, 3), GEN, DOUBLE), torch.tensor([[4.0, -7.0, 1.0]]).double()
-    paths = Paths(x, 1e-6 * torch.rand(1, 3).double(), torch.tensor([[[0.7, 0], [-0.2, 0.1], [0.1, 0]]]).double(), true, x.real > -9)
+    paths = Paths(
+        x,
+        1e-6 * torch.rand(1, 3).double(),
+        torch.tensor([[[0.7, 0], [-0.2, 0.1], [0.1, 0]]]).double(),
+        true,
+        x.real > -9,
+    )
     columns = lambda f: KhatriRao(  # noqa: E731
         model.array_steering(paths.cosine).mT,
         delay_steering(tones, paths.delay_s) * torch.polar(torch.ones_like(f), 2 * math.pi * f * 5e-3)[:, None],
@@ -107,7 +113,7 @@ def test_the_m_step_is_what_makes_it_follow():
 
 
 def test_cells_take_over_the_paths_of_stage_1():
-    slots, told, whole = draw(2, 4)
+    slots, told, _ = draw(2, 4)
     found, _, state = errors(EmTurbo(SCENE.model, told, delay_lines=64, max_cells=60), slots)
     assert db(found[3]) < -15  # paths as they were told, up to cells that share a line
     assert (state["activity"] > 0.5).sum(-1).tolist() == [3, 3]

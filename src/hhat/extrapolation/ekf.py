@@ -95,7 +95,11 @@ class PathEkf(Follower):
         model, tones = self._model(), window.index[0]
         var = channel_variance(model, paths, covariance, window.times_s[:1])
         left = unaccounted(window.newest(), now_channel(model, paths)[..., tones], window.noise_var)
-        return {**packed(paths), "covariance": covariance, "h_var": with_misfit(var, misfit, left, window.chance(), tones)}
+        return {
+            **packed(paths),
+            "covariance": covariance,
+            "h_var": with_misfit(var, misfit, left, window.chance(), tones),
+        }
 
     @classmethod
     def example(cls, gen: torch.Generator) -> "PathEkf":
@@ -147,7 +151,9 @@ def updated(
         now = Normal(*(choose(getattr(then, n), getattr(now, n)) for n in ("rss", "score", "information")))
         share = torch.where(better, 1.0, share / 2)
     half = torch.linalg.solve_triangular(
-        curvature(now), torch.eye(count + 2, dtype=scale.dtype, device=scale.device).expand(len(scale), -1, -1), upper=False
+        curvature(now),
+        torch.eye(count + 2, dtype=scale.dtype, device=scale.device).expand(len(scale), -1, -1),
+        upper=False,
     )
     scale = scale.masked_fill(fixed, 0)
     return point, scale[:, :, None] * (half.mT @ half) * scale[:, None]

@@ -214,7 +214,9 @@ class Follower(Method):
 
     def _model(self) -> Sounding:
         if self.model is None:
-            raise ValueError(f"{self._name}: model: expected a Sounding, got None; Sounding.of(about, num_rx_ant) gives it")
+            raise ValueError(
+                f"{self._name}: model: expected a Sounding, got None; Sounding.of(about, num_rx_ant) gives it"
+            )
         return self.model
 
     @property
@@ -233,8 +235,8 @@ def received(paths: Paths, offsets: Offsets, time_s: Tensor) -> tuple[Paths, Off
 def channel_later(
     model: Sounding, state: State, time_s: Float[Tensor, " time"], offsets: Offsets | None = None
 ) -> Complex[Tensor, "item rx_ant time subcarrier"]:
-    """The channel of a state's paths, and of what is `around` them where it says so, time_s after its symbol; offsets of
-    phase and timing against that symbol's, 0 where not given."""
+    """The channel of a state's paths, and of what is `around` them where it says so, time_s after its symbol; offsets
+    of phase and timing against that symbol's, 0 where not given."""
     paths = unpacked(state)
     items = len(paths.gain)
     still = time_s.new_zeros(items, len(time_s))

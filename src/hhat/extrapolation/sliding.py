@@ -23,9 +23,9 @@ class SlidingJointMl(Follower):
     """The last W symbols as one fit of all paths and offsets, started from the last one, Levenberg-Marquardt:
 
       predict   paths T later; phase and timing of the new symbol by a search over all delays against them
-      paths     up to `revise` more where the residual of all W symbols has a peak worth `price` (log(samples) + 4) noise
-                variances; as many less, after the fit, whose removal costs less than that
-      fit       max over paths, phi, d of  sum over W symbols log p(y(m) | paths, phi(m), d(m)) + priors,   `steps` steps
+      paths     up to `revise` more where the residual of all W symbols has a peak worth `price` (log(tones antennas)
+                + 4) noise variances; as many less, after the fit, whose removal costs less than that
+      fit       max over paths, phi, d of  sum over W symbols log p(y(m) | paths, phi(m), d(m)) + priors, `steps` steps
       gauge     the newest symbol's phase and timing are 0; those of the others move along
 
     num_paths: room for paths: more than stage 1 names, since clusters of many rays show more of their paths in time

@@ -21,8 +21,8 @@ class SrsExtrapolation(SlidingJointMl):
       later                        sliding window; stage 1 anew where the track is lost
 
     lost:  a track is lost where its predictions miss the newest symbols by more than this share of their power
-           (`misfit`). Stage 1 then runs on the symbols remembered, is kept where it explains the newest better, and does
-           not run again for num_symbols slots: until then the memory may hold symbols of before and after a jump.
+           (`misfit`). Stage 1 then runs on the symbols remembered, is kept where it explains the newest better, and
+           does not run again for num_symbols slots: until then the memory may hold symbols of before and after a jump.
     """
 
     lost: float | int = 0.3

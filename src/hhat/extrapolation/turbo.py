@@ -1,4 +1,4 @@
-"""`em-turbo`: candidate cells of an off-grid delay-angle dictionary, tracked by message passing, with EM of the rest."""
+"""`em-turbo`: candidate cells of an off-grid delay-angle dictionary, tracked by message passing, EM of the rest."""
 
 import math
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hhat.extrapolation.follow import PATH, Follower, Window, moved, packed
 from hhat.extrapolation.fit import timing_search
+from hhat.extrapolation.follow import PATH, Follower, Window, moved, packed
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, delay_steering
 from hhat.methods.oamp import Oamp
 from hhat.ops import KhatriRao
@@ -84,7 +84,9 @@ class EmTurbo(Follower):
     def grid(self, model: Sounding, like: Tensor) -> Grid:
         line = lambda n: -1 + 2 * torch.arange(n, dtype=torch.float64, device=like.device) / n  # noqa: E731
         delay = torch.arange(self.delay_lines, dtype=torch.float64, device=like.device)
-        return Grid(delay * float(self.largest_delay_s) / self.delay_lines, line(2 * model.columns), line(2 * model.rows))
+        return Grid(
+            delay * float(self.largest_delay_s) / self.delay_lines, line(2 * model.columns), line(2 * model.rows)
+        )
 
     def begin(self, window: Window, paths: Paths, offsets: Offsets) -> State:
         grid = self.grid(self._model(), paths.delay_s)
@@ -123,10 +125,15 @@ class EmTurbo(Follower):
             "psi": torch.zeros_like(energy),
             "doppler_hz": doppler,
         }
-        chosen = self._candidates(named, full["activity"] + energy / energy.amax(-1, keepdim=True).clamp_min(1e-300), sizes)
+        chosen = self._candidates(
+            named, full["activity"] + energy / energy.amax(-1, keepdim=True).clamp_min(1e-300), sizes
+        )
         state = {**lines, "cell": chosen, **{k: _taken(v, chosen) for k, v in full.items()}}
         state["activity"] = state["activity"].masked_fill(chosen < 0, 0.0)
-        return {**state, **self._told(state, grid, Offsets(*(power.new_zeros(len(power), 1),) * 2), state["mean"][..., 1])}
+        return {
+            **state,
+            **self._told(state, grid, Offsets(*(power.new_zeros(len(power), 1),) * 2), state["mean"][..., 1]),
+        }
 
     def follow(self, state: State, window: Window, elapsed_s: float) -> State:
         model = self._model()
@@ -148,13 +155,14 @@ class EmTurbo(Follower):
         x = prior.moments().mean * live
         turn = self._turned(psi_before, doppler_before, elapsed_s) if self.em_step else torch.zeros_like(psi_before)
         seen = None
+        inner = Oamp(damping=DAMPING, average_axes=())
         for count in range(self.em_steps):
             op = self._columns(state, grid, turn, tones)
             if self.em_step:
                 common = timing_search(model, self._paths(state, grid, turn, x), pilots, zero, coherent=True)
             clean = y * _common(common, tones).conj()
             obs = Observation(clean, op, noise[:, None, None])
-            est, _ = through_slot(Oamp(damping=DAMPING, average_axes=()), prior, noise[:, None, None], obs, self.inner_steps)
+            est, _ = through_slot(inner, prior, noise[:, None, None], obs, self.inner_steps)
             seen, belief = est.info["pseudo_observation"], est.info["coefficients"]
             x = belief.mean * live
             if not self.em_step:
@@ -177,7 +185,7 @@ class EmTurbo(Follower):
         return torch.remainder(psi + 2 * math.pi * doppler_hz * elapsed_s, 2 * math.pi)
 
     def _candidates(self, active: Tensor, rank: Tensor, sizes: tuple[int, int, int]) -> Int[Tensor, "item cell"]:
-        """Cells that are active, then their neighbours along each axis, the strongest first; -1 where there are none."""
+        """Active cells, then their neighbours along each axis, the strongest first; -1 where there are none."""
         shape = (len(active), *sizes)
         on, level = active.reshape(shape), torch.where(active, rank, 0.0).reshape(shape)
         near, best = torch.zeros_like(on), torch.zeros_like(level)
@@ -283,9 +291,11 @@ class EmTurbo(Follower):
         return cls(Sounding(2, 2, tuple(120e3 * n for n in range(24))))
 
 
-def cell_slopes(model: Sounding, op: KhatriRao, x: Tensor, rest: Tensor, tones: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of -|rest|^2, rest = y - op(x), by the delay, u and v of every cell, (item, cell) each: 2 Re x^* times the
-    correlation of rest with the column's derivative."""
+def cell_slopes(
+    model: Sounding, op: KhatriRao, x: Tensor, rest: Tensor, tones: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of -|rest|^2, rest = y - op(x), by the delay, u and v of every cell, (item, cell) each: 2 Re x^* times
+    the correlation of rest with the column's derivative."""
     left, right = op.left.matrix.conj(), op.right.matrix.conj()
     along, inside = left * (rest @ right), rest.mT @ left  # (item, rx_ant, cell) and (item, tone, cell)
     late = (2j * math.pi * tones[:, None] * right * inside).sum(1)
