@@ -2,19 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 from scipy.special import j0
 
 import hhat
-from hhat import registry
 from hhat.extrapolation.model import Sounding, delay_steering
 from hhat.io import InputError, read, read_slots, write, write_slots
 from hhat.io.inspect import describe
-from hhat.methods.defaults import method_for
-from hhat.methods.linear import LeastSquares
+from hhat.methods.defaults import choice_for, method_for
 from hhat.nr.config import SoundingConfig
-from hhat.registry import Entry
 from hhat.scenarios import srs
 from hhat.scenarios.srs_paths import SrsPaths
 from hhat.scenarios.srs_sionna import ADDED_DELAY_S, SrsUma, SrsUmi
@@ -243,25 +242,47 @@ def test_files_hold_everything(kind, tmp_path):
         read(tmp_path / "y.h5")
 
 
-def test_a_method_gets_its_law_from_the_file(monkeypatch, tmp_path):
-    class Modelled(LeastSquares):
-        def __init__(self, model: Sounding | None = None, num_paths: int = 3):
-            self.model = model
+@pytest.mark.parametrize("kind", ["npz", "mat"])
+def test_hops_are_read_from_arrays_of_other_programs(kind, tmp_path):
+    slot = SrsPaths(**SMALL, num_symbols=3).draw(2, gen("arrays"))
+    index, y = slot.obs.op.right.index.numpy(), slot.obs.y.numpy()
+    told = {"y": y, "y_axes": "batch rx_ant symbol subcarrier", "noise_var": 0.1}
+    told |= {"selection": index, "selection_axes": "symbol subcarrier", "selection_size": 24}
+    file = tmp_path / f"x.{kind}"
+    (np.savez if kind == "npz" else lambda path, **values: savemat(path, values))(file, **told)  # type: ignore[operator]
+    back = read(file).obs
+    assert torch.equal(back.y, slot.obs.y) and back.axes == slot.obs.axes
+    assert torch.equal(back.op.right.index, slot.obs.op.right.index) and back.op.in_shape == (4, 3, 24)
+    np.savez(tmp_path / "y.npz", **{**told, "selection": index[:2]})
+    with pytest.raises(InputError, match=r"selection: expected the tones of each symbol.*got shape \(2, 12\)"):
+        read(tmp_path / "y.npz")
+    del told["selection"]
+    np.savez(tmp_path / "z.npz", **told, pilots=y[0, 0])
+    with pytest.raises(InputError, match="pilots"):
+        read(tmp_path / "z.npz")
 
-    monkeypatch.setattr(srs, "Fake", Modelled, raising=False)
-    monkeypatch.setitem(registry.METHODS, "fake", Entry("hhat.scenarios.srs:Fake", "", ""))
+
+def test_a_method_gets_its_law_from_the_file(tmp_path):
     scene = SrsPaths(**SMALL, speed_kmh=30.0, timing_spread_s=3e-9)
     write(tmp_path / "x.h5", scene.draw(1, gen("law")))
     back = read(tmp_path / "x.h5")
-    assert method_for("fake", back.obs, back.about).model == scene.model
-    assert method_for("fake", back.obs).model is None
+    assert method_for("tst-music", back.obs, back.about).model == scene.model
+    assert method_for("tst-music", back.obs).model is None
+    slot = next(scene.slots(1, gen("law")))
+    assert method_for("tst-music", slot.obs, slot.about).model == scene.model
+    with pytest.raises(ValueError, match="unknown setting 'model'"):
+        method_for("tst-music", back.obs, back.about, settings={"model": "x"})
+    # without a name: what goes beyond the tones that are seen, where the file tells the law
+    found = choice_for("auto", back.obs, back.about)
+    assert (found.name, found.method.model) == ("joint-ml", scene.model) and "4 symbols" in found.why
+    assert choice_for("auto", back.obs).name == "auto"
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"hops": 0}, "hops"),
-        ({"hops": 3}, "hops that divide"),
+        ({"hops": 3}, "hops that divide the 500 tones, got 3"),
         ({"num_symbols": 0}, "num_symbols"),
         ({"hop_order": "random"}, "hop_order"),
         ({"snr_db": math.inf}, "snr_db"),

@@ -58,10 +58,11 @@ def channel_bound(
     known_offsets: phases and timings are told
     Source: Kay 1993, chapter 3; hybrid bound: Van Trees 1968, section 2.4.
     """
+    device = paths.gain.device
     times = model.period_s * torch.arange(len(index)).double() if times is None else times
-    noise = torch.as_tensor(noise_var, dtype=torch.float64)
+    noise = torch.as_tensor(noise_var, dtype=torch.float64, device=device)
     batch = torch.broadcast_shapes(paths.gain.shape[:-1], noise.shape)
-    y = torch.zeros(*batch, model.num_rx_ant, *index.shape, dtype=torch.complex128)
+    y = torch.zeros(*batch, model.num_rx_ant, *index.shape, dtype=torch.complex128, device=device)
     task = Task.make(model, Sounded(y, index, noise.expand(batch)[..., None, None, None]), times, doppler)
     full = [x.expand(*batch, *x.shape[paths.gain.ndim - 1 :]) for x in (*paths, *offsets)]
     point = task.point(Paths(*full[:5]), Offsets(*full[5:]))

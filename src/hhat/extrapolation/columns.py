@@ -44,8 +44,8 @@ def columns(task: Task, point: Point) -> Columns:
     tones = torch.cat([value, -2j * math.pi * task.frequency[..., None] * value], -1)
     angle = point.phase[..., None] + torch.einsum("mj,bkj->bmk", task.doppler.basis(task.times), point.rate)
     turn = torch.polar(torch.ones_like(angle), angle)
-    places = 2j * math.pi * task.model.positions(point.cosine)
-    return Columns(tones, task.model.array_steering(point.cosine).mT, turn, places)
+    phase = task.places.imag @ point.cosine.mT
+    return Columns(tones, torch.polar(torch.ones_like(phase), phase), turn, task.places)
 
 
 def matched(task: Task, point: Point, made: Columns) -> Complex[Tensor, "item symbol 4 path"]:
@@ -106,6 +106,18 @@ def combined(
 def late(task: Task, point: Point) -> Complex[Tensor, "item symbol tone 1"]:
     """What the timing of each symbol makes of its tones."""
     return delay_steering(task.frequency[list(task.band)], point.timing[..., None])
+
+
+def residual(
+    task: Task, point: Point, around: Complex[Tensor, "item type path"] | None = None
+) -> Complex[Tensor, "item symbol tone rx_ant"]:
+    """What the fitted paths, and what is `around` them (`spread`), leave of y; each symbol's phase and timing taken
+    off."""
+    still = point._replace(phase=torch.zeros_like(point.phase))
+    made = columns(task, still)
+    back = torch.polar(torch.ones_like(point.phase), -point.phase)[..., None, None]
+    fitted = combined(made, made.tones, weights(task, still, made, around), list(task.band))
+    return task.y * late(task, point).conj() * back - fitted
 
 
 def channel_at(

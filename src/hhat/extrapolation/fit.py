@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from hhat.extrapolation.columns import Columns, columns, matched, residual
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
-from hhat.extrapolation.normal import Columns, Doppler, Normal, Point, Task, columns, matched, normal_at
+from hhat.extrapolation.normal import Normal, normal_at
 from hhat.extrapolation.sync import aligned, timing_search
+from hhat.extrapolation.task import Doppler, Point, Task
 from hhat.methods.rows import Rows
-from hhat.ops.linalg import cholesky
+from hhat.ops.linalg import cholesky, squared
 
 __all__ = ["Fitted", "aligned", "descend", "gains", "normal", "polish", "steered", "timing_search"]
 
@@ -144,7 +146,7 @@ def descend(
     now, value = _objective(task, point, prior)
     damping = torch.full_like(value, DAMPING[0])
     best = value
-    for _ in range(steps):
+    for count in range(steps):
         move, promise = step(now, point, fixed, prior, damping)
         live = live & (promise > SETTLED * (~fixed).sum(-1)) & torch.isfinite(promise)
         if not bool(live.any()):
@@ -158,6 +160,11 @@ def descend(
             live, fixed, prior, damping = map(fewer.take, (live, fixed, prior, damping))
             value, move = fewer.take(value), fewer.take(move)
         trial = point.moved(move)
+        if count == steps - 1:  # nothing comes after it: what it leaves is enough, at a third of the cost
+            rss = squared(residual(task, trial)).sum((-3, -2, -1))
+            better = live & ((wanted := _loss(task, rss, trial, prior)) < value)
+            point, value = trial.where(better, point), torch.where(better, wanted, value)
+            break
         then, wanted = _objective(task, trial, prior)
         better = live & (wanted < value)
         point = trial.where(better, point)
@@ -192,7 +199,11 @@ def posterior_information(now: Normal, fixed: Tensor, prior: Tensor) -> Tensor:
 
 def _objective(task: Task, point: Point, prior: Tensor) -> tuple[Normal, Tensor]:
     now = normal_at(task, point)
-    return now, now.rss / task.noise_var + (prior * point.vector().square()).sum(-1) / 2
+    return now, _loss(task, now.rss, point, prior)
+
+
+def _loss(task: Task, rss: Tensor, point: Point, prior: Tensor) -> Tensor:
+    return rss / task.noise_var + (prior * point.vector().square()).sum(-1) / 2
 
 
 def _chosen(better: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from hhat.extrapolation.columns import columns, combined, late, weights
+from hhat.extrapolation.columns import columns
 from hhat.extrapolation.fit import path_gram, steered
 from hhat.extrapolation.task import Point, Task
 from hhat.ops.linalg import cholesky, squared
@@ -33,18 +33,6 @@ class Peaks(NamedTuple):
     worth: Tensor
 
 
-def residual(
-    task: Task, point: Point, around: Complex[Tensor, "item type path"] | None = None
-) -> Complex[Tensor, "item symbol tone rx_ant"]:
-    """What the fitted paths, and what is `around` them (`spread`), leave of y; each symbol's phase and timing taken
-    off."""
-    still = point._replace(phase=torch.zeros_like(point.phase))
-    made = columns(task, still)
-    back = torch.polar(torch.ones_like(point.phase), -point.phase)[..., None, None]
-    fitted = combined(made, made.tones, weights(task, still, made, around), list(task.band))
-    return task.y * late(task, point).conj() * back - fitted
-
-
 def peaks(task: Task, rest: Complex[Tensor, "item symbol tone rx_ant"], count: int) -> Peaks:
     """The `count` strongest places, APART in delay, of |sum_m d(tau)^H R_m conj(b) e^{-j 2 pi f t_m}|^2 / samples.
 
@@ -60,24 +48,20 @@ def peaks(task: Task, rest: Complex[Tensor, "item symbol tone rx_ant"], count: i
     shifts = doppler_grid(task)
     scale = rest.abs().amax((-3, -2, -1)).clamp_min(1e-300)
     scaled = (rest / scale[:, None, None, None]).to(torch.complex64)
-    score, found = None, None
-    for shift in shifts:
-        turn = torch.polar(torch.ones_like(task.times), -2 * math.pi * shift * task.times).to(scaled.dtype)
+    best: list[Tensor] = []  # energy, cell of the angles, match and shift of every delay
+    for value in shifts:
+        turn = torch.polar(torch.ones_like(task.times), -2 * math.pi * value * task.times).to(scaled.dtype)
         whole = scaled.new_zeros(items, size, model.num_rx_ant)
         whole.index_add_(1, slot.flatten(), (scaled * turn[:, None, None]).flatten(1, 2))
         angles = torch.fft.fft2(whole.unflatten(-1, (model.columns, model.rows)), s=shape)
         match = torch.fft.ifft(angles.flatten(2), length, dim=1, norm="forward")
         energy, place = squared(match).max(-1)
-        gain = match.gather(-1, place[..., None])[..., 0]
-        part = (energy, place, gain, torch.full_like(energy, shift))
-        if score is None:
-            score, found = energy, part
-        else:
-            better = energy > score
-            score = torch.where(better, energy, score)
-            found = tuple(torch.where(better, new, old) for new, old in zip(part, found, strict=True))
-    assert found is not None
-    energy, place, gain, shift = found
+        part = [energy, place, match.gather(-1, place[..., None])[..., 0], torch.full_like(energy, value)]
+        if best:
+            better = energy > best[0]
+            part = [torch.where(better, new, old) for new, old in zip(part, best, strict=True)]
+        best = part
+    energy, place, gain, shift = best
     apart = max(1, round(APART * length / size))
     near = torch.arange(-apart, apart + 1, device=rest.device)
     taken, values = [], []
@@ -124,7 +108,6 @@ def doppler_grid(task: Task) -> list[float]:
 
 def appended(point: Point, found: Peaks, wanted: Tensor) -> Point:
     """The point with the wanted peaks (item, peak) in its first places that are free, as far as there are any."""
-    fields = list(point)
     slots = torch.arange(point.mask.shape[-1], device=wanted.device)
     gain, delay, cosine, rate, mask = point.gain, point.delay, point.cosine, point.rate, point.mask
     for k in range(wanted.shape[-1]):
@@ -135,7 +118,7 @@ def appended(point: Point, found: Peaks, wanted: Tensor) -> Point:
         cosine = torch.where(here[..., None], found.cosine[:, None, k], cosine)
         rate = torch.where(here[..., None], found.doppler[:, None, k : k + 1], rate)
         mask = mask | here
-    return Point(gain, delay, cosine, rate, *fields[4:6], mask)
+    return Point(gain, delay, cosine, rate, point.phase, point.timing, mask)
 
 
 def thinned(task: Task, point: Point, gain_var: Tensor, price: float, most: int) -> Point:

@@ -23,8 +23,8 @@ SIGNIFICANT = 4.0
 
 
 class Spread(NamedTuple):
-    """Coefficients of the columns value, d/dtau, d/du, d/dv and d/drate of every path, (item, type, path), and their
-    posterior covariance (item, type path, type path); 0 where the pilots do not speak for them.
+    """Coefficients of the columns value, d/dtau, d/du, d/dv and (1 / j) d/drate of every path, (item, type, path), and
+    their posterior covariance (item, type path, type path); 0 where the pilots do not speak for them.
 
     excess (item): of what they explain, over what noise lets them, in standard deviations; freedom (item): how many
     coefficients the pilots settle rather than the prior

@@ -2,6 +2,7 @@
 
 import abc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -101,8 +102,9 @@ class Point(NamedTuple):
         real = task.noise_var.new_zeros(len(task.y), num_paths)
         rates = task.doppler.basis(task.times).shape[1]
         symbols = real.new_zeros(len(task.y), len(task.times))
-        more = [real[..., None].expand(-1, -1, n).clone() for n in (2, rates)]
-        return cls(real.to(torch.complex128), real, *more, symbols, symbols, torch.zeros_like(real, dtype=torch.bool))
+        cosine, rate = (real[..., None].expand(-1, -1, n).clone() for n in (2, rates))
+        mask = torch.zeros_like(real, dtype=torch.bool)
+        return cls(real.to(torch.complex128), real, cosine, rate, symbols, symbols, mask)
 
     def rows(self, rows: Rows) -> "Point":
         return Point(*map(rows.take, self))
@@ -121,17 +123,18 @@ class Point(NamedTuple):
         more = num_paths - self.mask.shape[-1]
         if more == 0:
             return self
-        paths = [x[:, :num_paths] if more < 0 else _longer(x, more) for x in (*self[:4], self.mask)]
-        return Point(*paths[:4], self.phase, self.timing, paths[4])
+        return self._paths(lambda x: x[:, :num_paths] if more < 0 else _longer(x, more))
 
     def compact(self) -> "Point":
         """The paths that are there in the first places, in their order, and no more places than needed, at least 1."""
         order = (~self.mask).to(torch.int8).argsort(dim=-1, stable=True)[:, : max(1, int(self.mask.sum(-1).max()))]
-        paths = [
-            x.gather(1, order.reshape(*order.shape, *(1,) * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))
-            for x in (*self[:4], self.mask)
-        ]
-        return Point(*paths[:4], self.phase, self.timing, paths[4])
+        return self._paths(
+            lambda x: x.gather(1, order.reshape(*order.shape, *(1,) * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))
+        )
+
+    def _paths(self, change: Callable[[Tensor], Tensor]) -> "Point":
+        gain, delay, cosine, rate, mask = map(change, (self.gain, self.delay, self.cosine, self.rate, self.mask))
+        return Point(gain, delay, cosine, rate, self.phase, self.timing, mask)
 
     def vector(self) -> Float[Tensor, "item parameter"]:
         """All parameters in the order of `Normal`."""
@@ -197,6 +200,11 @@ class Task:
     def energy(self) -> Float[Tensor, " item"]:
         """|y|^2."""
         return torch.view_as_real(self.y).square().sum((-4, -3, -2, -1))
+
+    @cached_property
+    def places(self) -> Complex[Tensor, "rx_ant 2"]:
+        """j 2 pi times the antennas' positions."""
+        return 2j * math.pi * self.model.positions(self.y.real)
 
     def symbol(self, which: int) -> "Task":
         """That symbol alone."""

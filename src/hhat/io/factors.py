@@ -26,8 +26,9 @@ def named_factors(op: LinearOp, axes: tuple[str, ...], batch: tuple[str, ...]) -
     if len(axes) == 1:
         return _right(op, axes[0], batch)
     if axes == ("rx_ant", *HOPPING):
-        plain = isinstance(op, Kron) and isinstance(op.left, Identity) and isinstance(op.right, Hops)
-        return ({"selection": (op.right.index, HOPPING)}, axes) if plain else None
+        if isinstance(op, Kron) and isinstance(op.left, Identity) and isinstance(op.right, Hops):
+            return {"selection": (op.right.index, HOPPING)}, axes
+        return None
     if not isinstance(op, Kron) or axes not in (("rx_ant", "tx_ant"), ("rx_ant", "subcarrier")):
         return None
     right = _right(op.right, axes[1], batch)

@@ -13,6 +13,7 @@ from hhat.methods.hybrid import Hybrid
 from hhat.methods.nomp import Nomp
 from hhat.methods.nomp_paths import line_paths
 from hhat.methods.sbl import Sbl
+from hhat.ops import Hops, Kron
 from hhat.priors.base import Prior
 from hhat.priors.trained import trained
 from hhat.settings import typed
@@ -68,8 +69,10 @@ def choice_for(
     settings: of the method and of its prior, text or values; the method's name wins where both have it
     Raises ValueError for unknown names and settings, with the list of known ones.
     """
-    if name == "auto" and prior_name is None and not settings and (found := _line_array(obs, about)) is not None:
-        return found
+    if name == "auto" and prior_name is None and not settings:
+        found = _hopping(obs, about) or _line_array(obs, about)
+        if found is not None:
+            return found
     target = registry.load("methods", name)
     takes = inspect.signature(target).parameters
     if prior_name is not None and "prior" not in takes:
@@ -131,6 +134,20 @@ def _with_paths(takes: Mapping[str, Any], obs: Observation, about: About | None)
     if "model" in takes:
         return {"model": model}
     return {"paths": Nomp(model), "rest": Auto(subcarriers=None if about is None else about.subcarriers)}
+
+
+def _hopping(obs: Observation, about: About | None) -> Choice | None:
+    """`joint-ml` for pilots that hop over the band, where the file tells the law; nothing else goes beyond the tones
+    that are seen."""
+    if not (isinstance(obs.op, Kron) and isinstance(obs.op.right, Hops)):
+        return None
+    target = registry.load("methods", "joint-ml")
+    told = _with_paths(inspect.signature(target).parameters, obs, about)
+    if told["model"] is None:
+        return None
+    symbols, tones = obs.op.right.in_shape
+    words = f"pilots hop over {tones} tones in {symbols} symbols: paths common to all symbols"
+    return Choice(target(**told), "joint-ml", words)
 
 
 def _line_array(obs: Observation, about: About | None) -> Choice | None:

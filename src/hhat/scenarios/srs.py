@@ -88,7 +88,7 @@ class Srs(abc.ABC):
     phase_drift_rad: standard deviation of a random walk's step, 0: none
     frequency_offset_hz: standard deviation of a carrier offset, one per channel: phase 2 pi offset m T
     timing_spread_s: standard deviation of the offset, independent over symbols
-    timing_drift_s: standard deviation of a random walk's step, added to it
+    timing_drift_s: standard deviation of a random walk's step, added to it; `model` takes the rms over its symbols
     reciprocity_error_db: power of the downlink's relative gain error per antenna, CN; None: none
     lags_s:       times after each symbol at which the truth holds the channel too
     preset:       a name of PRESETS or a `SoundingConfig` with one symbol per slot: sets hops, hop_order, num_tones,
@@ -121,13 +121,11 @@ class Srs(abc.ABC):
         where = type(self).__name__
         if self.preset is not None:
             self._take(self.preset)
-        for name in ("hops", "columns", "rows", "num_tones", *(("num_symbols",) if self.num_symbols else ())):
+        counted = () if self.num_symbols is None else ("num_symbols",)
+        for name in ("hops", "columns", "rows", "num_tones", *counted):
             check_count(where, name, getattr(self, name))
-        if self.num_symbols == 0 or self.num_tones % self.hops:
-            wanted = "num_symbols of at least 1 and hops that divide num_tones"
-            raise ValueError(
-                f"{where}: expected {wanted}, got {self.num_symbols}, {self.hops} hops, {self.num_tones} tones"
-            )
+        if self.num_tones % self.hops:
+            raise ValueError(f"{where}: expected hops that divide the {self.num_tones} tones, got {self.hops}")
         check_choice(where, "hop_order", self.hop_order, ORDERS)
         check_snr(where, self.snr_db)
         for name, limit in (("tone_spacing_hz", LIMIT_HZ), ("carrier_hz", LIMIT_HZ), ("period_s", LIMIT_S)):
@@ -239,10 +237,11 @@ class Srs(abc.ABC):
         check_count(type(self).__name__, "n", n)
         check_count(type(self).__name__, "links", links)
         whole = self.slot_of(self.drops(links, gen, n), gen, n)
+        index = self.index(n)
         for symbol in range(n):
-            yield self._one(whole, symbol)
+            yield self._one(whole, symbol, index[symbol])
 
-    def _one(self, whole: Slot, symbol: int) -> Slot:
+    def _one(self, whole: Slot, symbol: int, tones: Int[Tensor, " tone"]) -> Slot:
         truth, obs = whole.truth, whole.obs
         gain = truth.gain
         if gain is not None:
@@ -255,7 +254,7 @@ class Srs(abc.ABC):
             h_at=None if truth.h_at is None else truth.h_at[:, :, :, symbol],
             gain=gain,
         )
-        op = Kron(obs.op.left, Select(obs.op.right.index[symbol], self.num_tones))
+        op = Kron(Identity((self.columns * self.rows,)), Select(tones, self.num_tones))
         seen = Observation(obs.y[:, :, symbol], op, obs.noise_var, (AXES[0], AXES[2]))
         return Slot(one, seen, whole.about)
 
