@@ -115,6 +115,27 @@ METHODS = {
         "one set of paths for all hopping symbols, by one likelihood",
         "Wan & Liu 2024, made joint",
     ),
+    "srs-extrapolation": Entry(
+        "hhat.extrapolation.tracker:SrsExtrapolation",
+        "the whole band from hopping sounding symbols, one by one: joint-ml first, then a sliding window",
+        "hhat; Wan & Liu 2024",
+    ),
+    "sliding-joint-ml": Entry(
+        "hhat.extrapolation.sliding:SlidingJointMl", "paths fitted to the last hopping symbols, again and again", "hhat"
+    ),
+    "path-ekf": Entry(
+        "hhat.extrapolation.ekf:PathEkf",
+        "extended Kalman filter on the paths that hopping symbols see",
+        "Bell & Cathey 1993",
+    ),
+    "em-turbo": Entry(
+        "hhat.extrapolation.turbo:EmTurbo",
+        "off-grid delay-angle cells tracked by message passing, with EM; over hopping symbols",
+        "Wan & Liu 2024",
+    ),
+    "hold": Entry(
+        "hhat.extrapolation.hold:Hold", "each hopping symbol on its own, its band part held", "Wan & Liu 2024"
+    ),
     "auto": Entry("hhat.methods.auto:Auto", "picks prior and solver by what the observation holds", "hhat"),
 }
 PRIORS = {

@@ -57,12 +57,13 @@ def draw(num, symbols, label="tracked", scene=SCENE):
 
 def errors(method, slots):
     """NMSE per item and slot, (slot, item), the estimates, and the last state."""
-    found, estimates, state = [], [], None
+    found, estimates, last = [], [], None
     for slot, (state, est) in zip(slots, hhat.track(method, slots), strict=True):
         h = slot.truth.h
         found.append((est.belief.mean - h).abs().square().sum((-2, -1)) / h.abs().square().sum((-2, -1)))
         estimates.append(est)
-    return torch.stack(found), estimates, state
+        last = state
+    return torch.stack(found), estimates, last
 
 
 def db(x):

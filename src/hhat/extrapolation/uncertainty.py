@@ -50,12 +50,12 @@ def unaccounted(
     h: Complex[Tensor, "item rx_ant tone"],
     known: Float[Tensor, " item"],
 ) -> Float[Tensor, " item"]:
-    """Mean power of y - h beyond `known`, that of the noise and of h's own variance: negative where that is too much."""
+    """Mean power of y - h beyond `known`, that of the noise and h's own variance; negative where that is too much."""
     return squared(y - h).mean((-2, -1)) - known
 
 
 def averaged(state: State, missed: Float[Tensor, " item"]) -> State:
-    """`misfit`, the running mean of what predictions missed the newest symbol by, and `followed`, how many there were."""
+    """`misfit`, the running mean of what predictions missed the newest symbol by; `followed`, how many there were."""
     count = state["followed"] + 1
     misfit = state["misfit"] + (missed - state["misfit"]) / count.clamp_max(MISFIT_MEMORY)
     return {"misfit": misfit, "followed": count}

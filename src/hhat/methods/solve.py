@@ -85,9 +85,10 @@ def _cleaned(obs: Observation) -> tuple[Observation, Tensor]:
 def _marked(est: Estimate, status: Tensor, lost: Tensor, steps: Tensor) -> Estimate:
     mean, var = est.belief.mean, est.belief.var
     bad = ~(finite(mean, status.shape))
-    # that units were lost only the method knows
-    degraded = (est.status == Status.DEGRADED) & (status != Status.NONFINITE)
-    status = status.masked_fill(degraded, int(Status.DEGRADED)).masked_fill(bad, int(Status.NONFINITE))
+    # that units were lost, or slots are still missing, only the method knows
+    for own in (Status.DEGRADED, Status.WARMING_UP):
+        status = status.masked_fill((est.status == own) & (status != Status.NONFINITE), int(own))
+    status = status.masked_fill(bad, int(Status.NONFINITE))
     wipe = lost | bad
     if bool(wipe.any()):
         mask = wipe.reshape(*status.shape, *(1,) * (mean.ndim - status.ndim))
