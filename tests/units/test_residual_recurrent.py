@@ -83,19 +83,19 @@ def test_scores_are_autograd(case):
 
 def test_both_jacobians_are_autograd(case):
     weights, signal = case
+    trace = unit.forward(weights, unit.neighbour_inputs(signal))
+    by_inputs, by_weights = unit.input_jacobian(weights, trace), unit.weight_jacobian(weights, trace)
     for b in range(BATCH):
         inputs = unit.neighbour_inputs(signal[b : b + 1])
-        trace = unit.forward(weights, inputs)
-        by_inputs, by_weights = unit.input_jacobian(weights, trace), unit.weight_jacobian(weights, trace)
         leaves = RecurrentWeights(*(part.clone().requires_grad_() for part in weights))
         output = unit.forward(leaves, inputs.requires_grad_()).output
         for row in range(2 * PILOTS):
             # networks do not meet: the sum over them has every one's own slope
             one = output[:, row // 2, 0, row % 2].sum()
             *parts, slope = torch.autograd.grad(one, (*leaves, inputs), retain_graph=True)
-            assert (by_inputs[:, 0, row] - slope[:, :, 0].flatten(1)).abs().max() < 1e-12
+            assert (by_inputs[:, b, row] - slope[:, :, 0].flatten(1)).abs().max() < 1e-12
             for found, wanted in zip(by_weights, parts, strict=True):
-                assert (found[:, 0, row] - wanted).abs().max() < 1e-12
+                assert (found[:, b, row] - wanted).abs().max() < 1e-12
 
 
 def test_a_tangent_is_the_weight_jacobian_times_the_move(case):

@@ -164,9 +164,7 @@ class MatrixNormal:
         length = self.damping * _least_squares(change, residual.flatten(1))
         step = [length[:, 0, None, None] * a + length[:, 1, None, None] * b for a, b in zip(*columns, strict=True)]
         after |= {f"move/{n}": s for n, s in zip(NAMES, step, strict=True)}
-        return Moved(
-            RecurrentWeights(*(w + s for w, s in zip(weights, step, strict=True))), after, _error(residual)
-        )
+        return Moved(RecurrentWeights(*(w + s for w, s in zip(weights, step, strict=True))), after, _error(residual))
 
     def _averages(
         self, weights: RecurrentWeights, state: Parts, scores: Mapping[str, Tensor], into: RecurrentWeights, count: int
@@ -203,7 +201,9 @@ def _named(weights: RecurrentWeights) -> Parts:
     return dict(zip(NAMES, weights, strict=True))
 
 
-def _scored(weights: RecurrentWeights, trace: unit.Trace, score: Tensor) -> tuple[tuple[Tensor, Tensor], RecurrentWeights]:
+def _scored(
+    weights: RecurrentWeights, trace: unit.Trace, score: Tensor
+) -> tuple[tuple[Tensor, Tensor], RecurrentWeights]:
     return unit.backward(weights, unit.slopes(trace), score), unit.block_inputs(trace)
 
 
