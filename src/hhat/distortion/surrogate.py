@@ -100,10 +100,14 @@ class Surrogate:
             raise ValueError("surrogate: loudness: not known; calibrate it, or use fit_var_at")
         return self.loudness(signal)
 
-    def calibrate(self, signal: Tensor, distorted: Tensor) -> "Surrogate":
-        """fit_var and loudness from pairs (sequence, pilot, rx_ant) of as many chains as there are networks."""
+    def calibrate(self, signal: Tensor, distorted: Tensor, loud: Tensor | None = None) -> "Surrogate":
+        """fit_var and loudness from pairs (sequence, pilot, rx_ant) of as many chains as there are networks.
+
+        loud: the signal whose amplitudes count; None: `signal`, which for a compensator is the distorted one.
+        """
+        loud = signal if loud is None else loud
         error = (distorted - self(signal)).abs().square() / 2
-        return replace(self, fit_var=calibrated(signal, error), loudness=Loudness.fit(signal, error))
+        return replace(self, fit_var=calibrated(loud, error), loudness=Loudness.fit(loud, error))
 
     def tensors(self) -> Weights:
         found = {f"{kind}/{n}": p for kind in ("mean", "var") for n, p in getattr(self, kind)._asdict().items()}

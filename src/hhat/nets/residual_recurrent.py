@@ -160,8 +160,10 @@ def forward(weights: RecurrentWeights, inputs: Tensor) -> Trace:
         state = torch.lerp(state, kept[-1], opened[-1][..., :hidden])
     states = torch.stack([*before[1:], state], 1)
     output = inputs[..., OWN] + _affine(weights.out, states)
-    stacked = (torch.stack(part, 1) for part in (before, opened, gates, kept, update, filtered))
-    return Trace(*stacked, inputs, states, output)
+    first, second, third, fourth, fifth, sixth = (
+        torch.stack(part, 1) for part in (before, opened, gates, kept, update, filtered)
+    )
+    return Trace(first, second, third, fourth, fifth, sixth, inputs, states, output)
 
 
 def slopes(trace: Trace) -> Slopes:

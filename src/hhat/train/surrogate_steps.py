@@ -7,7 +7,7 @@ networks go at once and none sees another. What is minimised is the mean of |R(w
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class Moved(NamedTuple):
     error: Tensor
 
 
+@runtime_checkable
 class Rule(Protocol):
     name: ClassVar[str]
 
@@ -76,11 +77,11 @@ class Adam:
 
 @dataclass(frozen=True)
 class Diagonal:
-    """Message passing with independent Gaussian weights, M <- M + rho V del, 1/V <- forget/V + lam.
+    """Message passing with independent Gaussian weights, M <- M + damping V del, 1/V <- forget/V + lam.
 
-    del, lam: scores and precisions that reach a weight through the statistically linearised network at zero variance
-    of states and weights, over the variance of the fit. Every weight corrects the whole residual on its own: with
-    rho = 1 it diverges, and rho = 0.2 is already too much.
+    del, lam: scores and precisions that reach a weight through the linearised network at zero variance of states and
+    weights, over the variance of the fit (a running mean of the squared residual). Every weight corrects the whole
+    residual on its own: undamped it diverges.
     Source: the form that follows from AMP with nonlinear steps (Xu & Liu 2026, eqs. (22)-(27)), damped.
     """
 
@@ -156,7 +157,7 @@ class MatrixNormal:
         residual = batch.wanted - trace.output
         scores = unit.backward(weights, slope, residual)
         into = unit.block_inputs(trace)
-        after = self._averages(weights, state, _split(weights, scores, residual), into, count)
+        after = self._averages(weights, state, _split(scores, residual), into, count)
         score = unit.weight_scores(scores, residual, into)
         move = RecurrentWeights(*(state[f"move/{n}"] for n in NAMES))
         columns = [_unit(self._direction(weights, after, score)), _unit(move)]
@@ -201,9 +202,7 @@ def _named(weights: RecurrentWeights) -> Parts:
     return dict(zip(NAMES, weights, strict=True))
 
 
-def _scored(
-    weights: RecurrentWeights, trace: unit.Trace, score: Tensor
-) -> tuple[tuple[Tensor, Tensor], RecurrentWeights]:
+def _scored(weights: RecurrentWeights, trace: unit.Trace, score: Tensor) -> tuple[unit.Scores, RecurrentWeights]:
     return unit.backward(weights, unit.slopes(trace), score), unit.block_inputs(trace)
 
 
@@ -223,8 +222,8 @@ def _blocks(weights: RecurrentWeights) -> dict[str, tuple[int, int]]:
     return {"z": (hidden, columns), "c": (hidden, columns), "u": (hidden, columns), "out": (2, hidden + 1)}
 
 
-def _split(weights: RecurrentWeights, scores: unit.Scores, out_score: Tensor) -> Parts:
-    hidden = weights.hidden
+def _split(scores: unit.Scores, out_score: Tensor) -> Parts:
+    hidden = scores.update.shape[-1]
     return {
         "z": scores.gates[..., :hidden],
         "c": scores.gates[..., hidden:],
