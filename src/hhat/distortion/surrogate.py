@@ -1,6 +1,5 @@
 """`Surrogate`: a learned forward model of the receive chains' distortion, its weights a Gaussian belief."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,8 +63,7 @@ class Surrogate:
             return self
         if self.num_net != POOLED or num_rx_ant < 2:
             raise ValueError(f"surrogate: {self.num_net} networks do not fit {num_rx_ant} receive chains")
-        index = torch.ones(num_rx_ant, dtype=torch.long)
-        index[0], index[-1] = 0, POOLED - 1
+        index = pooled_index(num_rx_ant)
         loudness = None if self.loudness is None else self.loudness.take(index)
         return Surrogate(self.mean.take(index), self.var.take(index), self.fit_var[index], loudness)
 
@@ -120,6 +118,13 @@ class Surrogate:
         return {"kind": KIND, "hidden": self.hidden, "num_net": self.num_net}
 
 
+def pooled_index(num_rx_ant: int) -> Tensor:
+    """Which of the three networks each chain has: 0, 1, .., 1, 2."""
+    index = torch.ones(num_rx_ant, dtype=torch.long)
+    index[0], index[-1] = 0, POOLED - 1
+    return index
+
+
 def fresh(mean: RecurrentWeights, mask: RecurrentWeights, num_pilots: int = 1) -> Surrogate:
     """A surrogate that nobody has calibrated: weights START_VAR wide, the fit as bad as the signal."""
     var = RecurrentWeights(*(START_VAR * part for part in mask))
@@ -151,7 +156,3 @@ def load(weights: str | Path = "impairment-surrogate") -> Surrogate:
     """A file that `hhat train` wrote, or a surrogate that comes with the library by its name."""
     found: Trained = read_weights(weights) if Path(weights).suffix else shipped(str(weights))
     return surrogate_from(found.card["settings"], found.weights)
-
-
-def in_db(ratio: Tensor) -> float:
-    return 10 * math.log10(float(ratio.mean()))
