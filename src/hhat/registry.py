@@ -387,7 +387,7 @@ EXPERIMENTS = {
         "hhat.experiments.extrapolation_fig14:EXPERIMENT", "tracking NMSE against SNR (claims only)", "Wan & Liu 2024"
     ),
     "impairments/fig5": Entry(
-        "hhat.experiments.impairments_fig5:EXPERIMENT", "learning the forward model (claims only)", "Xu & Liu 2026"
+        "hhat.experiments.impairments_fig5:EXPERIMENT", "learning the forward model, epoch by epoch", "Xu & Liu 2026"
     ),
     "impairments/fig6": Entry(
         "hhat.experiments.impairments_fig6:EXPERIMENT", "channel NMSE against SNR (claims only)", "Xu & Liu 2026"
@@ -448,6 +448,15 @@ MODELS = {
     ),
     "diffusion-plain": Entry(
         "hhat.train.models:DIFFUSION_PLAIN", "expert of prior diffusion, the paper's network", "Fesl et al. 2024"
+    ),
+    "impairment-surrogate": Entry(
+        "hhat.train.surrogate:SURROGATE", "what receive chains do to a signal, three networks for all", "Xu & Liu 2026"
+    ),
+    "impairment-surrogate-per-chain": Entry(
+        "hhat.train.surrogate:PER_CHAIN", "the same with a network for each of 64 chains", "Xu & Liu 2026"
+    ),
+    "impairment-compensator": Entry(
+        "hhat.train.surrogate:COMPENSATOR", "its inverse: the undistorted signal from the distorted", "Xu & Liu 2026"
     ),
 }
 FORMATS = {
