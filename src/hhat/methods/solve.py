@@ -49,21 +49,25 @@ def solve(
 
 
 def track(
-    method: Method, slots: Iterable[Slot | Observation], state: State | None = None
+    method: Method,
+    slots: Iterable[Slot | Observation],
+    state: State | None = None,
+    gen: torch.Generator | None = None,
 ) -> Iterator[tuple[State, Estimate]]:
     """Fold a method over slots: yields (state, estimate). A saved state resumes where it stopped.
 
     A tracker (`method.tracks`) takes one step per slot and carries its state; any other method solves each slot on
     its own. An item whose y is not finite in some slot keeps its state through it and is marked NONFINITE there.
+    gen: for methods that draw (default: a fixed labelled generator; for one without state, the same in every slot).
     """
     for slot in slots:
         obs, lost = _cleaned(slot.obs if isinstance(slot, Slot) else slot)
         chosen, words = method.resolve(obs)
         if not chosen.tracks:
             state = {"slots": (state or {}).get("slots", 0) + 1}
-            yield state, solve(method, slot.obs if isinstance(slot, Slot) else slot)
+            yield state, solve(method, slot.obs if isinstance(slot, Slot) else slot, gen=gen)
             continue
-        state = settled(chosen.init(obs, generator("track")) if state is None else state)
+        state = settled(chosen.init(obs, gen or generator("track")) if state is None else state)
         new = settled(chosen.step(state, obs))
         live = ~lost & finite_state(new, obs.batch_shape)
         state = new if bool(live.all()) else merge(state, new, live)
