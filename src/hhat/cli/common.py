@@ -89,7 +89,6 @@ def complain(words: str) -> None:
     print("hhat: " + " ".join(words.split()), file=sys.stderr)
 
 
-<<<<<<< HEAD
 def digits(value: float | None, metric: str = "nmse_db") -> str:
     """Two decimals; below 0.1 three digits, of what is not in dB (an e0 of 4.75e-04)."""
     if value is None or not math.isfinite(value):
@@ -97,7 +96,8 @@ def digits(value: float | None, metric: str = "nmse_db") -> str:
     if metric.endswith("_db") or value == 0 or abs(value) >= 0.1:
         return f"{value:.2f}"
     return f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.2e}"
-=======
+
+
 def judge(status: dict[str, int], file: Any) -> None:
     """Exit code 3 and one line where an estimate did not end well. status: how many ended how."""
     from hhat.types import Status
@@ -107,11 +107,6 @@ def judge(status: dict[str, int], file: Any) -> None:
         words = "; ".join(f"{count} {name} ({Status[name].text})" for name, count in bad.items())
         complain(f"{file}: {sum(bad.values())} of {sum(status.values())} estimates are not OK: {words}")
         raise typer.Exit(FAILED)
-
-
-def digits(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.2f}"
->>>>>>> b1ca7846381fcccac81ba7043ba7a5ecc5990383
 
 
 def interval(row: dict[str, Any]) -> str:
