@@ -176,7 +176,7 @@ class JointMl(Method):
         return math.log(task.model.num_subcarriers * task.model.num_rx_ant) + MARGIN
 
     def _offsets(self, task: Task) -> tuple[Tensor, Tensor]:
-        """Phase and timing of all symbols by a short search, from each of the first STARTS symbols; the best of them."""
+        """Phase and timing of all symbols: the best of short searches from each of the first STARTS symbols."""
         starts = min(STARTS, len(task.times))
         many = task.some(Rows(torch.arange(len(task.y), device=task.y.device).repeat(starts), True))
         point = Point.joined([self._started(task, symbol) for symbol in range(starts)])
