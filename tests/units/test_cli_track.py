@@ -16,10 +16,9 @@ import pytest
 import torch
 
 import hhat
-from hhat import io, registry
+from hhat import io
 from hhat.cli import journal, main, resume
 from hhat.methods.defaults import method_for
-from hhat.registry import Entry
 
 SLOTS = 5
 STEPS = ("--set", "inner_steps=1")
@@ -152,6 +151,10 @@ def test_a_file_that_has_grown_goes_on(capture, call, unbroken, tmp_path):
     slots = list(io.read_slots(capture))
     io.write_slots(short, slots[:2])
     assert call(short, *STEPS, "--state", state)["slots"] == 2
+    tracker = method_for("sparse-tracking", slots[0].obs, slots[0].about, settings={"inner_steps": 1})
+    *_, (_, whole) = hhat.track(tracker, slots)
+    *_, (_, later) = hhat.track(tracker, slots[2:], hhat.load_state(state))  # it is a state as any other
+    assert torch.equal(later.belief.mean, whole.belief.mean)
     found = call(capture, *STEPS, "--state", state)
     assert found["resumed_at"] == 2 and numbers(found) == unbroken[0]
     assert "5 slots are done" in call(short, *STEPS, "--state", state, expect=2)
@@ -240,6 +243,21 @@ def test_a_slot_is_read_at_a_time(capture, call):
     assert "max_bytes" in call(capture, *STEPS, "--max-bytes", whole // SLOTS - 1, expect=2)
 
 
+def test_slots_that_hop_in_an_archive_are_written_as_a_capture_of_slots(call, tmp_path):
+    """The same numbers as of the HDF5 capture of the same slots."""
+    slots = list(hhat.scenario("srs-paths", **SCENE).slots(2, hhat.generator("archive")))
+    io.write_slots(tmp_path / "x.h5", slots)
+    with h5py.File(tmp_path / "x.h5") as file:
+        held = {name: file[name][()] for name in ("y", "selection", "noise_var")}
+        held["subcarriers"] = file.attrs["subcarriers"]
+        axes = {f"{name}_axes": file[name].attrs["axes"].decode() for name in ("y", "selection")}
+    np.savez(tmp_path / "x.npz", **held, **axes, selection_size=SCENE["num_tones"])
+    for name in ("x.h5", "x.npz"):
+        call(tmp_path / name, "--method", "sparse-tracking", *STEPS, "-o", tmp_path / f"{name}.out.h5")
+    assert estimates(tmp_path / "x.h5.out.h5") == estimates(tmp_path / "x.npz.out.h5")
+    assert len(list(io.read_slots(tmp_path / "x.npz.out.h5"))) == 2
+
+
 def test_repeated_pilots_give_a_holdout_score(call, tmp_path):
     """Least squares returns y_1, so that the error is |y_2 - y_1|^2 / |y_2|^2, 3 dB above the floor; so it
     stays when it is called again."""
@@ -260,14 +278,7 @@ def test_repeated_pilots_give_a_holdout_score(call, tmp_path):
     assert found["score"]["metric"] == "holdout_nmse_db"
 
 
-@pytest.fixture
-def extrapolation(monkeypatch):
-    monkeypatch.setitem(
-        registry.METHODS, "srs-extrapolation", Entry("hhat.extrapolation.tracker:SrsExtrapolation", "test", "test")
-    )
-
-
-def test_hopping_slots_are_extrapolated_from_the_first_on(extrapolation, call, tmp_path):
+def test_hopping_slots_are_extrapolated_from_the_first_on(call, tmp_path):
     """Three slots warm the tracker up, which is a failure only where there are no more; it goes on from amid that."""
     path, state = tmp_path / "x.h5", tmp_path / "s.safetensors"
     scene = hhat.scenario("srs-paths", **SCENE)
@@ -285,7 +296,7 @@ def test_hopping_slots_are_extrapolated_from_the_first_on(extrapolation, call, t
     assert unbroken["score"]["value"] < -10
 
 
-def test_without_the_law_of_the_hops_slots_are_tracked_sparsely(extrapolation, call, tmp_path):
+def test_without_the_law_of_the_hops_slots_are_tracked_sparsely(call, tmp_path):
     """The same slots without their period."""
     scene = hhat.scenario("srs-paths", **SCENE)
     slots = list(scene.slots(2, hhat.generator("hops")))

@@ -27,6 +27,7 @@ from hhat.cli.task import Task, file_settings
 SHOWN = 20
 """Last slots of which the table for people has a line each; all are in --json"""
 STATE = ".safetensors"
+WARM = {"WARMING_UP"}
 
 
 def track(
@@ -111,7 +112,7 @@ def track(
     else:
         _show(document)
     status = document["status"]
-    warm = {name: count for name, count in status.items() if name != "WARMING_UP"}
+    warm = {name: count for name, count in status.items() if name not in WARM}
     judge(warm or status, file)
 
 
@@ -125,13 +126,19 @@ def _show(document: dict[str, Any]) -> None:
     score = document["score"]
     words = {"nmse_db": "NMSE", "holdout_nmse_db": "hold-out NMSE"}.get(score["metric"] if score else "", "")
     if score:
-        pairs.append((words, f"{digits(score['value'])} dB {interval(score)}".rstrip()))
+        spread = f" {interval(score)}, 95 % over {score['n']} links" if score["n"] > 1 else ""
+        pairs.append((words, f"{digits(score['value'])} dB{spread}"))
     else:
         pairs.append(("score", "none: the file holds neither truth nor repeated pilots, or no slot past the warm-up"))
     pairs += [(name, document[name]) for name in ("state", "out") if name in document]
     print_pairs(pairs)
     lines = [
-        [str(row["slot"]), digits(row["value"]), duration(row["seconds"]), ", ".join(row["status"])]
+        [
+            str(row["slot"]),
+            digits(None if row["status"].keys() == WARM else row["value"]),
+            duration(row["seconds"]),
+            ", ".join(row["status"]),
+        ]
         for row in document["rows"][-SHOWN:]
     ]
     print_table("", ("slot", f"{words or 'score'} dB", "time", "status"), lines)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hhat import registry
 from hhat.bench.metrics import mean_interval_db, squared_ratio
 from hhat.bench.scores import noise_floor, prediction_error
 from hhat.cli.journal import Journal
@@ -40,7 +39,7 @@ def chosen_for(task: Task, slots: Sequence, first: Slot) -> Choice:
 
 
 def _extrapolates(slots: Sequence, first: Slot) -> bool:
-    if not slots.hops or "srs-extrapolation" not in registry.METHODS or not isinstance(first.obs, Observation):
+    if not slots.hops or not isinstance(first.obs, Observation):
         return False
     return Sounding.of(first.about, first.obs.op.in_shape[0]) is not None
 

@@ -23,6 +23,7 @@ from hhat.io.errors import InputError, PathType
 from hhat.io.fields import MAX_BYTES
 from hhat.io.layout import layout_of
 from hhat.io.root import SCHEMA as CAPTURE
+from hhat.io.sequence import sequence_of
 from hhat.io.whole import attributes, place_of, whole
 from hhat.types import Estimate, Status
 
@@ -97,6 +98,11 @@ def _copy(source: PathType, scratch: PathType, max_bytes: float | int) -> None:
     if format_of(source) == CAPTURE:
         shutil.copyfile(source, scratch)
         return
+    with opened(source, max_bytes) as contents:
+        if layout_of(contents).batch[:1] == ("slot",) and "y_repeat" not in contents.fields:
+            slots = sequence_of(contents)
+            writing.write_slots(scratch, [slots.slot(index) for index in range(slots.count)])
+            return
     pair = repeats(source, max_bytes=max_bytes)
     if pair is None:
         writing.write(scratch, read(source, max_bytes=max_bytes))
