@@ -13,8 +13,8 @@ from hhat.distortion.surrogate import POOLED, Surrogate, pooled_index
 
 class Compensated(NamedTuple):
     """signal: estimate of what came in before the distortion, complex (*batch, pilot, rx_ant)
-    error_var: E|error|^2 per complex sample, (pilot, rx_ant); by amplitude (*batch, pilot, rx_ant). Thermal noise is part
-               of the signal, not of it."""
+    error_var: E|error|^2 per complex sample, (pilot, rx_ant), or (*batch, pilot, rx_ant) by amplitude. Thermal noise is
+               part of the signal, not of it."""
 
     signal: Tensor
     error_var: Tensor
