@@ -65,16 +65,22 @@ class Amplifier(Impairment):
 
     def __call__(self, clean: Tensor) -> Tensor:
         check_signal("amplifier", clean, self.taps.shape[-3] if self.taps.ndim > 2 else None)
-        if not math.isinf(self.max_amplitude):
-            size = clean.abs()
-            clean = torch.where(size > self.max_amplitude, clean * (self.max_amplitude / size), clean)
-        return evaluate(clean, self.taps, self.polynomial.orders, self.polynomial.delays)
+        model = self.polynomial
+        return evaluate(clean, self.taps, model.orders, model.delays, self.max_amplitude)
 
     def linear_part(self) -> "Amplifier":
         """Order 1 alone, nothing cut: the limit of small inputs."""
         first = torch.tensor([k == 1 for k in self.polynomial.orders])
         model = replace(self.polynomial, max_amplitude=math.inf)
         return replace(self, model=model, coefficients=self.taps * first[:, None])
+
+    def at_severity(self, severity: float | int) -> "Amplifier":
+        """1 + severity (c - 1): at 0 exactly the identity. Amplitudes are cut at max_amplitude / severity."""
+        check_errors("amplifier", {"severity": severity})
+        identity = self.polynomial.identity()
+        cut = math.inf if severity == 0 else self.polynomial.max_amplitude / severity
+        model = replace(self.polynomial, max_amplitude=cut)
+        return replace(self, model=model, coefficients=identity + severity * (self.taps - identity))
 
     @classmethod
     def draw(
@@ -86,18 +92,12 @@ class Amplifier(Impairment):
         back_off: float | int | None = None,
         deviation: float | int = 0.02,
     ) -> "Amplifier":
-        """Chains of `shape` (*batch, rx_ant) around a model:  1 + severity (c (1 + deviation CN(0, 1)) - 1).
-
-        At severity 1 the model (amplitudes are cut at max_amplitude / severity), at 0 exactly the identity.
-        """
+        """Chains of `shape` (*batch, rx_ant) around a model:  c (1 + deviation CN(0, 1)), `at_severity`."""
         check_errors("amplifier", {"severity": severity, "deviation": deviation})
         own = cls(model, back_off)
-        found = own.polynomial
-        size = (*shape, len(found.orders), len(found.delays))
+        size = (*shape, len(own.polynomial.orders), len(own.polynomial.delays))
         c = own.taps * (1 + deviation * complex_normal(size, gen, torch.complex128))
-        identity = found.identity()
-        cut = math.inf if severity == 0 else found.max_amplitude / severity
-        return cls(replace(found, max_amplitude=cut), own.back_off, identity + severity * (c - identity))
+        return replace(own, coefficients=c).at_severity(severity)
 
     @classmethod
     def example(cls, gen: torch.Generator, severity: float | int = 1.0) -> tuple["Amplifier", Tensor]:
