@@ -365,26 +365,35 @@ EXPERIMENTS = {
     "isac/samples": Entry("hhat.experiments.isac_samples:EXPERIMENT", "error against size of the set", "hhat"),
     "isac/targets": Entry("hhat.experiments.isac_targets:EXPERIMENT", "GOSPA of 1 to 5 targets", "hhat"),
     "extrapolation/fig4": Entry(
-        "hhat.experiments.extrapolation_fig4:EXPERIMENT", "pseudospectrum of two paths (claims only)", "Wan & Liu 2024"
+        "hhat.experiments.extrapolation_fig4:EXPERIMENT", "pseudospectrum of two paths", "Wan & Liu 2024"
     ),
     "extrapolation/fig10": Entry(
-        "hhat.experiments.extrapolation_fig10:EXPERIMENT", "iterations of R-TST-MUSIC (claims only)", "Wan & Liu 2024"
+        "hhat.experiments.extrapolation_fig10:EXPERIMENT", "iterations of R-TST-MUSIC", "Wan & Liu 2024"
     ),
     "extrapolation/fig11": Entry(
         "hhat.experiments.extrapolation_fig11:EXPERIMENT",
-        "full-band NMSE of both stages (claims only)",
+        "full-band NMSE of both stages",
         "Wan & Liu 2024",
     ),
     "extrapolation/fig12": Entry(
         "hhat.experiments.extrapolation_fig12:EXPERIMENT",
-        "first band part, symbol by symbol (claims only)",
+        "first band part, symbol by symbol",
         "Wan & Liu 2024",
     ),
     "extrapolation/fig13": Entry(
-        "hhat.experiments.extrapolation_fig13:EXPERIMENT", "every band part against SNR (claims only)", "Wan & Liu 2024"
+        "hhat.experiments.extrapolation_fig13:EXPERIMENT", "every band part against SNR", "Wan & Liu 2024"
     ),
     "extrapolation/fig14": Entry(
-        "hhat.experiments.extrapolation_fig14:EXPERIMENT", "tracking NMSE against SNR (claims only)", "Wan & Liu 2024"
+        "hhat.experiments.extrapolation_fig14:EXPERIMENT", "tracking NMSE against SNR", "Wan & Liu 2024"
+    ),
+    "extrapolation/lag": Entry(
+        "hhat.experiments.extrapolation_lag:EXPERIMENT", "between soundings: prediction and precoding", "hhat"
+    ),
+    "extrapolation/hop-order": Entry(
+        "hhat.experiments.extrapolation_hop_order:EXPERIMENT", "order of hops and number of symbols, against bounds", "hhat"
+    ),
+    "extrapolation/nr": Entry(
+        "hhat.experiments.extrapolation_nr:EXPERIMENT", "the patterns that TS 38.211 can schedule", "hhat"
     ),
     "impairments/fig5": Entry(
         "hhat.experiments.impairments_fig5:EXPERIMENT", "learning the forward model, epoch by epoch", "Xu & Liu 2026"
