@@ -22,7 +22,7 @@ def scenario(point: Point) -> SrsPaths:
     )
 
 
-def joint_ml(around: int) -> Callable[[Srs], Method]:
+def joint_ml(around: bool) -> Callable[[Srs], Method]:
     return lambda scene: JointMl(scene.model, num_paths=8, around=around)
 
 
@@ -31,8 +31,8 @@ EXPERIMENT = Experiment(
     title="Full-band NMSE against symbols sounded, 4 hops in order and as TS 38.211 interleaves them",
     scenario=scenario,
     methods={
-        "joint-ml": joint_ml(1),
-        "joint-ml-paths-alone": joint_ml(0),
+        "joint-ml": joint_ml(True),
+        "joint-ml-paths-alone": joint_ml(False),
         "cramer-rao": lambda scene: Bound(sounding_nmse),
         "cramer-rao-no-priors": lambda scene: Bound(lambda slot: sounding_nmse(slot, priors=False)),
     },
@@ -50,7 +50,7 @@ EXPERIMENT = Experiment(
             at_most=0.7,
         ),
     ),
-    note="4 paths at least 60 ns apart, 8 x 4 antennas, 500 tones, 10 dB, 3 km/h; n counts channels. cramer-rao: hybrid, "
-    "with the priors of Doppler shifts and timing that the estimator has too; an estimator may be below it by chance. "
+    note="4 paths at least 60 ns apart, 8 x 4 antennas, 500 tones, 10 dB, 3 km/h; n counts channels. cramer-rao: "
+    "hybrid, with the priors of Doppler shifts and timing that the estimator has too; an estimator may be below it by chance. "
     "SNR: mean |h|^2 of a channel over band, antennas and symbols, over noise_var.",
 )

@@ -7,6 +7,7 @@ from hhat.scenarios.srs_sionna import SrsUma
 
 FEW = grid({"pattern": ("nr-30khz-272rb-2", "nr-30khz-272rb-4"), "snr_db": (15.0,)})
 MORE = grid({"pattern": tuple(PRESETS), "snr_db": (15.0,)})
+SHORT = ("sliding-joint-ml", "r-tst-music", "tst-music", "ls-hold")
 BLOCKS = 3
 """Blocks of twice as many symbols as hops: the first, and two that are tracked"""
 
@@ -29,6 +30,6 @@ EXPERIMENT = Experiment(
     },
     metrics=(*course.STAGES, "seconds_per_symbol"),
     example=False,
-    note="Patterns by name as in hhat.nr.PATTERNS, the number of hops last: comb 4, whole resource blocks, the standard's "
-    "order, a hop every 5 ms; tracking is the mean over the two blocks behind the first. Else as extrapolation/fig11.",
+    note="Patterns by name as in hhat.nr.PATTERNS, the number of hops last: comb 4, whole resource blocks, the "
+    "standard's order, a hop every 5 ms; tracking is the mean over the two blocks behind the first. Else as extrapolation/fig11.",
 )
