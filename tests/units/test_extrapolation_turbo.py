@@ -114,7 +114,9 @@ def test_cells_take_over_the_paths_of_stage_1():
     assert (state["activity"] > 0.5).sum(-1).tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("setting", [{"num_symbols": 1}, {"num_paths": 0}])
+@pytest.mark.parametrize(
+    "setting", [{"num_symbols": 1}, {"num_paths": 0}, {"em_steps": 0}, {"delay_lines": 1}, {"delay_std_s": 0}]
+)
 def test_settings_are_checked(setting):
-    with pytest.raises(ValueError, match="expected at least"):
+    with pytest.raises(ValueError, match="expected a"):
         EmTurbo(SCENE.model, **setting)

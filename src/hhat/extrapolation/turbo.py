@@ -81,6 +81,15 @@ class EmTurbo(Follower):
     delay_std_s: float | int = 3e-10
     cosine_std: float | int = 2e-3
 
+    def __post_init__(self):
+        super().__post_init__()
+        for name, least in (("em_steps", 1), ("inner_steps", 1), ("max_cells", 1), ("delay_lines", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"EmTurbo: {name}: expected at least {least}, got {getattr(self, name)}")
+        for name in ("largest_delay_s", "doppler_std_hz", "delay_std_s", "cosine_std"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"EmTurbo: {name}: expected a number above 0, got {getattr(self, name)}")
+
     def grid(self, model: Sounding, like: Tensor) -> Grid:
         line = lambda n: -1 + 2 * torch.arange(n, dtype=torch.float64, device=like.device) / n  # noqa: E731
         delay = torch.arange(self.delay_lines, dtype=torch.float64, device=like.device)
@@ -171,6 +180,7 @@ class EmTurbo(Follower):
             state = {**state, **self._moved_lines(state, before, grid, op, x, rest, tones, noise, count)}
             state["doppler_hz"] = self._doppler(state["doppler_hz"], doppler_before, op, x, rest, noise, elapsed_s)
             turn = self._turned(psi_before, state["doppler_hz"], elapsed_s)
+        assert seen is not None
         after = law.update(predicted, law.see(predicted, Gaussian(seen.mean, seen.var)))
         new = {name: getattr(after, name) for name in BELIEF}
         new["activity"] = torch.where(live, new["activity"], 0.0)
