@@ -16,6 +16,7 @@ import torch
 import hhat
 from hhat import registry
 from hhat.extrapolation.predict import predict
+from hhat.ops import Kron, Select
 from hhat.random import generator
 from hhat.types import Observation
 
@@ -51,25 +52,26 @@ def main() -> None:
     for start in range(0, asked.drops, asked.batch):
         some, state, own = slice(start, start + asked.batch), None, []
         for m in range(first + asked.symbols):
-            one = scene._one(drawn, m)
-            obs = Observation(one.obs.y[some], one.obs.op, one.obs.noise_var, one.obs.axes)
+            tones = drawn.obs.op.right.index[m]
+            op = Kron(drawn.obs.op.left, Select(tones, scene.num_tones))
+            obs = Observation(drawn.obs.y[some, :, m], op, drawn.obs.noise_var, ("rx_ant", "subcarrier"))
             before = time.process_time()
             ((state, est),) = hhat.track(method, [obs], state)
             spent += time.process_time() - before if m >= first else 0.0
             if m < first:
                 continue
-            h = one.truth.h[some]
+            h = drawn.truth.h[some, :, m]
             error = (est.belief.mean - h).abs().square()
             own.append(error.sum((1, 2)) / h.abs().square().sum((1, 2)))
             out = torch.ones(h.shape[-1], dtype=torch.bool)
-            out[one.obs.op.right.index] = False
+            out[tones] = False
             var = est.belief.var.expand(h.shape)[..., out]
             covered.append(
                 torch.stack([(error[..., out] < 2.9957 * var).double().mean(), error[..., out].mean(), var.mean()])
             )
             if lags:
                 found = predict(scene.model, state, torch.tensor((0.0, *lags)))
-                true = torch.cat([h[:, None], one.truth.h_at[some]], 1).movedim(1, 2)
+                true = torch.cat([h[:, None], drawn.truth.h_at[some, :, :, m]], 1).movedim(1, 2)
                 turn = (found.mean.conj() * true).sum((1, 3), keepdim=True)
                 off = (found.mean * turn / turn.abs() - true).abs().square()
                 size = true.abs().square().sum((1, 3))

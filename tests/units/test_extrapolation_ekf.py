@@ -6,7 +6,7 @@ from torch.autograd.functional import jacobian
 
 from hhat.extrapolation.ekf import PathEkf, _absorbed, updated
 from hhat.extrapolation.model import Offsets, Paths, Sounded
-from hhat.extrapolation.normal import Task
+from hhat.extrapolation.task import Task
 from hhat.random import complex_normal, generator
 from tests.units.sounding_fakes import SCENE, db, draw, errors
 

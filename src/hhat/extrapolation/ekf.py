@@ -10,7 +10,8 @@ from torch import Tensor
 from hhat.extrapolation.fit import gain_power, timing_search
 from hhat.extrapolation.follow import Follower, Window, moved, now_channel, packed, unpacked
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
-from hhat.extrapolation.normal import Normal, Point, Task, normal_at
+from hhat.extrapolation.normal import Normal, normal_at
+from hhat.extrapolation.task import Point, Task
 from hhat.extrapolation.uncertainty import averaged, channel_variance, path_covariance, unaccounted, with_misfit
 from hhat.methods.base import relative_change
 from hhat.ops.linalg import cholesky, squared

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from hhat.extrapolation.bound import spread_variance
+from hhat.extrapolation.columns import residual
 from hhat.extrapolation.fit import descend, gain_power, timing_search
 from hhat.extrapolation.follow import Follower, Window, channel_later, moved, packed, unpacked
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
-from hhat.extrapolation.search import appended, peaks, residual, thinned
+from hhat.extrapolation.search import appended, peaks, thinned
 from hhat.extrapolation.spread import spread
 from hhat.extrapolation.task import Point, Task
 from hhat.extrapolation.uncertainty import averaged, channel_variance, path_covariance, unaccounted, with_misfit

@@ -7,7 +7,8 @@ from torch import Tensor
 from hhat.extrapolation.bound import tone_variance
 from hhat.extrapolation.fit import posterior_information
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
-from hhat.extrapolation.normal import Normal, Point, Task, normal_at
+from hhat.extrapolation.normal import Normal, normal_at
+from hhat.extrapolation.task import Point, Task
 from hhat.ops.linalg import cholesky, squared
 from hhat.types import State
 

@@ -138,16 +138,15 @@ class SurrogateTask:
         told = {"inverse": self.model.inverse, "receiver": self.data_name}
         return Finished({**found.settings(), **told}, found.tensors(), {})
 
-    def measured(self, finished: Finished) -> list[dict[str, Any]]:
-        """NMSE of the fit on the test pairs, of each pooled network or over all chains; a sequence counts once."""
-        from hhat.bench.metrics import mean_interval_db
-
+    def ratios(self, finished: Finished) -> dict[str, Tensor]:
+        """NMSE of the fit on the test pairs, sequence by sequence, (sequence,): of each pooled network, or over all
+        chains."""
         found = surrogate_from(finished.settings, finished.tensors)
         error, energy = fitting_nmse(found.mean, self.test_pairs.sequences(self.model.inverse))
         ratio = error / energy.mean(1, keepdim=True)
         if self.model.num_net != POOLED:
-            return [{"network": "all chains", **mean_interval_db(ratio.mean(0))._asdict()}]
-        return [{"network": name, **mean_interval_db(row)._asdict()} for name, row in zip(NETWORKS, ratio, strict=True)]
+            return {"all chains": ratio.mean(0)}
+        return dict(zip(NETWORKS, ratio, strict=True))
 
     def card(self, trained: Trained, finished: Finished) -> dict[str, Any]:
         return {
