@@ -390,7 +390,7 @@ EXPERIMENTS = {
         "hhat.experiments.extrapolation_lag:EXPERIMENT", "between soundings: prediction and precoding", "hhat"
     ),
     "extrapolation/hop-order": Entry(
-        "hhat.experiments.extrapolation_hop_order:EXPERIMENT", "order of hops and number of symbols, against bounds", "hhat"
+        "hhat.experiments.extrapolation_hop_order:EXPERIMENT", "order of hops, number of symbols", "hhat"
     ),
     "extrapolation/nr": Entry(
         "hhat.experiments.extrapolation_nr:EXPERIMENT", "the patterns that TS 38.211 can schedule", "hhat"

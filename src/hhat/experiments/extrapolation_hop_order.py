@@ -51,6 +51,6 @@ EXPERIMENT = Experiment(
         ),
     ),
     note="4 paths at least 60 ns apart, 8 x 4 antennas, 500 tones, 10 dB, 3 km/h; n counts channels. cramer-rao: "
-    "hybrid, with the priors of Doppler shifts and timing that the estimator has too; an estimator may be below it by chance. "
-    "SNR: mean |h|^2 of a channel over band, antennas and symbols, over noise_var.",
+    "hybrid, with the priors of Doppler shifts and timing that the estimator has too; an estimator may be below it by "
+    "chance. SNR: mean |h|^2 of a channel over band, antennas and symbols, over noise_var.",
 )

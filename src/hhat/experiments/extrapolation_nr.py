@@ -31,5 +31,6 @@ EXPERIMENT = Experiment(
     metrics=(*course.STAGES, "seconds_per_symbol"),
     example=False,
     note="Patterns by name as in hhat.nr.PATTERNS, the number of hops last: comb 4, whole resource blocks, the "
-    "standard's order, a hop every 5 ms; tracking is the mean over the two blocks behind the first. Else as extrapolation/fig11.",
+    "standard's order, a hop every 5 ms; tracking is the mean over the two blocks behind the first. Else as "
+    "extrapolation/fig11.",
 )
