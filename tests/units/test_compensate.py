@@ -114,7 +114,7 @@ def test_three_networks_serve_any_number_of_chains(known):
 
 def test_a_network_has_twice_the_variance_of_its_real_part(known):
     mask = ends(3, 4)
-    surrogate = fresh(unit.start(mask, generator("net")), mask).calibrate(known.distorted, known.signal, known.signal)
+    surrogate = fresh(unit.start(mask, generator("net"))).calibrate(known.distorted, known.signal, known.signal)
     found = Compensator.network(surrogate)
     wanted = Compensator.calibrate(surrogate, known.signal, known.distorted)
     assert torch.allclose(found.error_var, wanted.error_var, rtol=1e-4)
