@@ -116,6 +116,12 @@ def tone_variance(
     return _seen(task, point, made, covariance + 0j, lambda rows, m: _mapped(rows, m, made.turn, point.gain, basis))
 
 
+def unseen(task: Task, point: Point) -> Float[Tensor, " item"]:
+    """Power per entry of a channel of which no path was found: noise_var / sqrt(samples), the standard deviation of the
+    mean noise power, in which it hides; 0 where there is any path. No curvature tells it: nothing is certain of 0."""
+    return torch.where(point.mask.any(-1), 0.0, task.noise_var / task.y[0].numel() ** 0.5)
+
+
 def spread_variance(
     task: Task, point: Point, covariance: Complex[Tensor, "item column column"]
 ) -> Float[Tensor, "item symbol subcarrier"]:
