@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hhat.extrapolation.bound import inverse, spread_variance, tone_variance
+from hhat.extrapolation.bound import inverse, spread_variance, tone_variance, unseen
 from hhat.extrapolation.columns import channel_at, residual
 from hhat.extrapolation.fit import descend, gain_power, posterior_information, steered
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, sounded
@@ -71,7 +71,8 @@ class JointMl(Method):
     noise_var None: from the quietest delays and angles, then from the residual; an item that takes all num_paths then
     ends with MAX_STEPS: what is left may be channel. complex128 inside.
     Variance, per tone, mean over antennas: the curvature of the posterior, the rays around the paths, and what the
-    residual holds beyond noise. It does not know of paths that are merged or timings that are a lobe off.
+    residual holds beyond noise; where no path is found, what noise may hide. It does not know of paths that are merged
+    or timings that are a lobe off.
     info: paths (`Paths`), offsets (`Offsets`, 0 at symbol 0), num_paths, residual_ratio (residual over that of noise).
     Source: the refinement of Wan & Liu 2024 made joint: linear Doppler phases, one likelihood, its search and its
     synchronisation are ours.
@@ -274,7 +275,7 @@ class JointMl(Method):
             var = torch.where((found.freedom > 0)[:, None, None], MERGED * wide, var)
         ratio = left(task, point, found) / task.noise_var
         extra = torch.where(ratio > 1 + SIGNIFICANT / math.sqrt(task.y[0].numel()), ratio - 1, 0.0) * task.noise_var
-        return var + extra[:, None, None], ratio
+        return var + (extra + unseen(task, point))[:, None, None], ratio
 
     def _packed(self, point: Point, stage: Tensor, noise: Tensor, change: Tensor, obs: Observation) -> State:
         rest = {"stage": stage, "noise_var": noise, "change": change.to(obs.y.real.dtype)}
