@@ -103,7 +103,10 @@ def unfolded(cells: Group) -> list[Group]:
             {key.partition("@")[0]: array for key, array in cell.arrays.items() if key.partition("@")[2] == axis}
             for cell in cells.cells
         ]
-        for place in range(min(array.shape[1] for kept in along for array in kept.values())):
+        lengths = {array.shape[1] for kept in along for array in kept.values()}
+        if len(lengths) > 1:
+            raise ValueError(f"{cells.method}: expected arrays of one length along '{name}', got {sorted(lengths)}")
+        for place in range(*lengths):
             here = [{key: array[:, place] for key, array in kept.items()} for kept in along]
             found.append(_with_arrays(cells, {**cells.point, name: int(first or 0) + place * int(step or 1)}, here))
     return found

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from hhat.extrapolation.columns import ARRAY_TYPE, TONE_TYPE, Columns, columns, whole_band
@@ -136,10 +136,10 @@ def tone_variance(
     return _seen(task, point, made, covariance + 0j, lambda rows, m: _mapped(rows, m, made.turn, point.gain, basis))
 
 
-def unseen(task: Task, point: Point) -> Float[Tensor, " item"]:
+def unseen(mask: Bool[Tensor, "item path"], noise_var: Float[Tensor, " item"], samples: int) -> Float[Tensor, " item"]:
     """Power per entry of a channel of which no path was found: noise_var / sqrt(samples), the standard deviation of the
     mean noise power, in which it hides; 0 where there is any path. No curvature tells it: nothing is certain of 0."""
-    return torch.where(point.mask.any(-1), 0.0, task.noise_var / task.y[0].numel() ** 0.5)
+    return torch.where(mask.any(-1), 0.0, noise_var / samples**0.5)
 
 
 def spread_variance(

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hhat.extrapolation.bound import unseen
 from hhat.extrapolation.fit import gain_power, timing_search
 from hhat.extrapolation.follow import Follower, Window, moved, now_channel, packed, unpacked
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
@@ -95,6 +96,7 @@ class PathEkf(Follower):
     def _told(self, window: Window, paths: Paths, covariance: Tensor, misfit: Tensor) -> State:
         model, tones = self._model(), window.index[0]
         var = channel_variance(model, paths, covariance, window.times_s[:1])
+        var = var + unseen(paths.mask, window.noise_var, window.y[0].numel())[:, None, None]
         left = unaccounted(window.newest(), now_channel(model, paths)[..., tones], window.noise_var)
         return {
             **packed(paths),

@@ -275,7 +275,7 @@ class JointMl(Method):
             var = torch.where((found.freedom > 0)[:, None, None], MERGED * wide, var)
         ratio = left(task, point, found) / task.noise_var
         extra = torch.where(ratio > 1 + SIGNIFICANT / math.sqrt(task.y[0].numel()), ratio - 1, 0.0) * task.noise_var
-        return var + (extra + unseen(task, point))[:, None, None], ratio
+        return var + (extra + unseen(point.mask, task.noise_var, task.y[0].numel()))[:, None, None], ratio
 
     def _packed(self, point: Point, stage: Tensor, noise: Tensor, change: Tensor, obs: Observation) -> State:
         rest = {"stage": stage, "noise_var": noise, "change": change.to(obs.y.real.dtype)}

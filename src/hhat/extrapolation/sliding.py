@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hhat.extrapolation.bound import spread_variance
+from hhat.extrapolation.bound import spread_variance, unseen
 from hhat.extrapolation.columns import residual
 from hhat.extrapolation.fit import descend, gain_power, timing_search
 from hhat.extrapolation.follow import Follower, Window, channel_later, moved, packed, unpacked
@@ -116,6 +116,7 @@ class SlidingJointMl(Follower):
             told["around"] = found.weight
             newest = point._replace(phase=point.phase[:, :1], timing=point.timing[:, :1])
             var = var + spread_variance(task.symbol(0), newest, found.covariance)
+        var = var + unseen(paths.mask, window.noise_var, window.y[0].numel())[:, None, None]
         left = unaccounted(window.newest(), channel_later(model, told, now)[:, :, 0, tones], window.noise_var)
         return {**told, "h_var": with_misfit(var, misfit, left, window.chance(), tones)}
 

@@ -187,7 +187,8 @@ def plug_in(task: Task, point: Point) -> Tensor:
     spare = (samples - (~fixed).sum(-1) / 2).clamp_min(1.0)
     ratio = now.rss / (task.noise_var * spare)
     beyond = torch.where(ratio > 1 + SIGNIFICANT / samples**0.5, now.rss - task.noise_var * spare, 0.0)
-    return tone_variance(task, point, covariance) + (beyond / samples + unseen(task, point))[:, None, None]
+    hidden = unseen(point.mask, task.noise_var, task.y[0].numel())
+    return tone_variance(task, point, covariance) + (beyond / samples + hidden)[:, None, None]
 
 
 def _blocks(task: Task) -> list[Task]:
