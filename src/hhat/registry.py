@@ -194,6 +194,16 @@ OPERATORS = {
     }.items()
 }
 IMPAIRMENTS = {
+    "amplifier": Entry(
+        "hhat.impairments.amplifier:Amplifier", "amplifier with memory, of a preset or measured", "Morgan et al. 2006"
+    ),
+    "chain": Entry("hhat.impairments.chain:Chain", "receiver: crosstalk, amplifier, IQ imbalance", "Xu & Liu 2026"),
+    "crosstalk": Entry("hhat.impairments.crosstalk:Crosstalk", "neighbouring chains leak", "Xu & Liu 2026"),
+    "iq-imbalance": Entry(
+        "hhat.impairments.iq_imbalance:IqImbalance", "phase and gain error of I and Q", "Tarighat et al. 2005"
+    ),
+    "phase-noise": Entry("hhat.impairments.phase_noise:PhaseNoise", "oscillators that wander", "textbook"),
+    "quantiser": Entry("hhat.impairments.quantiser:Quantiser", "converters of few bits", "textbook"),
     "unit-sync": Entry(
         "hhat.impairments.unit_sync:UnitSync", "units of one array off by a phase and a delay each", "textbook"
     ),
@@ -215,6 +225,11 @@ SCENARIOS = {
         "hhat.scenarios.ill_conditioned:IllConditioned",
         "sparse coefficients behind ill-conditioned, non-zero-mean, low-rank or correlated matrices",
         "hhat",
+    ),
+    "impaired-uplink": Entry(
+        "hhat.scenarios.impaired_uplink:ImpairedUplink",
+        "pilots through receive chains that distort and drift",
+        "Xu & Liu 2026",
     ),
     "near-field": Entry(
         "hhat.scenarios.near_field:NearField",
