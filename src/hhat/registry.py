@@ -424,6 +424,15 @@ MODELS = {
     "diffusion-plain": Entry(
         "hhat.train.models:DIFFUSION_PLAIN", "expert of prior diffusion, the paper's network", "Fesl et al. 2024"
     ),
+    "impairment-surrogate": Entry(
+        "hhat.train.surrogate:SURROGATE", "what receive chains do to a signal, three networks for all", "Xu & Liu 2026"
+    ),
+    "impairment-surrogate-per-chain": Entry(
+        "hhat.train.surrogate:PER_CHAIN", "the same with a network for each of 64 chains", "Xu & Liu 2026"
+    ),
+    "impairment-compensator": Entry(
+        "hhat.train.surrogate:COMPENSATOR", "its inverse: the undistorted signal from the distorted", "Xu & Liu 2026"
+    ),
 }
 FORMATS = {
     "hhat.capture/1": Entry("hhat.io.capture:read", "HDF5, the project's own schema (.h5)", "docs/conventions.md"),
