@@ -88,13 +88,13 @@ class ImpairmentTracking(Method):
         flat, channel, exchange = Flat.of(obs), self._channel(obs), self._exchange
         surrogate = self._surrogate(obs.num_rx_ant).to(torch.float64)
         before = {name.removeprefix(CHANNEL): v for name, v in state.items() if name.startswith(CHANNEL)}
-        fit_var = surrogate.fit_var_at(obs.num_pilots).mT
         told = exchange.start(flat.noise_var)
         belief = Message(told.precision[:, 0], told.shift[:, 0])
         signal = flat.y
         for count in range(self.rounds):
             known = exchange.down(belief, told, flat.pilots, flat.noise_var)
             steps = self.steps if count else self.first_steps
+            fit_var = unexplained(surrogate, signal)
             found = invert(surrogate.mean, flat.y, fit_var, known.factors, signal, steps)
             signal, told = found.signal, exchange.up(found, known, flat.pilots, flat.noise_var)
             seen = observed(told, obs.y)
@@ -126,6 +126,13 @@ class ImpairmentTracking(Method):
     def _surrogate(self, num_rx_ant: int) -> Surrogate:
         found = load(self.surrogate) if isinstance(self.surrogate, str) else self.surrogate
         return found.for_chains(num_rx_ant)
+
+
+def unexplained(surrogate: Surrogate, signal: Tensor) -> Tensor:
+    """What the networks leave, per real part, (*batch, pilot, rx_ant): by the signal's amplitudes where that is known."""
+    if surrogate.loudness is None:
+        return surrogate.fit_var_at(signal.shape[-2]).mT.expand(signal.shape)
+    return surrogate.loud_fit_var(signal)
 
 
 def _check(obs: Any) -> None:
