@@ -370,7 +370,7 @@ EXPERIMENTS = {
         "hhat.experiments.extrapolation_fig14:EXPERIMENT", "tracking NMSE against SNR (claims only)", "Wan & Liu 2024"
     ),
     "impairments/fig5": Entry(
-        "hhat.experiments.impairments_fig5:EXPERIMENT", "learning the forward model (claims only)", "Xu & Liu 2026"
+        "hhat.experiments.impairments_fig5:EXPERIMENT", "learning the forward model, epoch by epoch", "Xu & Liu 2026"
     ),
     "impairments/fig6": Entry(
         "hhat.experiments.impairments_fig6:EXPERIMENT", "channel NMSE against SNR (claims only)", "Xu & Liu 2026"

@@ -126,21 +126,21 @@ class MatrixNormal:
     `keep` of the past. a_G = sqrt(ridge) tr(G)/rows, a_A alike. The step is `damping` times the least squares fit of
     the residual by two columns: the change of the outputs along the direction, and along the last move.
 
-    ridge: None: 0.01 up to 32 hidden states, 0.2 from 64 on (it has to grow with the network), between them as a power
+    ridge: None: 0.05 up to 32 hidden states, 0.2 from 64 on (it has to grow with the network), between them as a power
     Source: diagonal message passing of Xu & Liu 2026, section IV, with blocks as in Martens & Grosse, ICML 2015.
     """
 
     name: ClassVar[str] = "message-passing"
     ridge: float | None = None
-    damping: float = 0.5
-    keep: float = 0.98
+    damping: float = 0.8
+    keep: float = 0.9
     refresh: int = 5
 
     def ridge_for(self, hidden: int) -> float:
         if self.ridge is not None:
             return self.ridge
         share = min(max(math.log2(hidden / 32), 0.0), 1.0)
-        return 0.01 * 20**share
+        return 0.05 * 4**share
 
     def start(self, weights: RecurrentWeights) -> Parts:
         found: Parts = {}
