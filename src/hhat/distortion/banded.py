@@ -1,4 +1,4 @@
-"""Symmetric systems whose blocks couple along a line, factored once: solutions, and the inverse's blocks on the diagonal."""
+"""Symmetric systems whose blocks couple along a line, factored once: solutions, and the inverse's own blocks."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 REACH = 2
 """Chains over which a block couples: each network sees both neighbours, so that two that share one are tied"""
 GROUP = 2
-"""Chains in one step of the recursion: with REACH of them the system is block tridiagonal, and small blocks cost least"""
+"""Chains in one step of the recursion: with REACH of them the system is block tridiagonal; small blocks cost least"""
 
 
 @dataclass(frozen=True, eq=False)

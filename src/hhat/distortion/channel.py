@@ -1,6 +1,6 @@
-"""The channel's half of joint tracking: the engine's tracker of sparse channels, on pilots that were fused per antenna."""
+"""The channel's half of joint tracking: the engine's tracker of sparse channels, on pilots fused per antenna."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,9 +59,21 @@ class Flat(NamedTuple):
         return cls(y.reshape(-1, *size), pilots.reshape(-1, size[0], 1), noise.reshape(-1, *size))
 
 
-def check(obs: Any, where: str) -> None:
-    if not isinstance(obs, DistortedPilots):
-        raise ValueError(f"{where}: expected DistortedPilots, got {type(obs).__name__}")
+class DistortedMethod(Method):
+    """A tracker on distorted pilots that has a method for the channel inside: `channel`, None: `line_channel`."""
+
+    tracks: ClassVar[bool] = True
+    variance: ClassVar[str] = "posterior"
+    channel: Method | None
+
+    def resolve(self, obs: Any) -> tuple[Method, dict[str, str]]:
+        """Itself. ValueError for another record."""
+        if not isinstance(obs, DistortedPilots):
+            raise ValueError(f"{type(self).__name__}: expected DistortedPilots, got {type(obs).__name__}")
+        return self, {}
+
+    def channel_of(self, obs: DistortedPilots) -> Method:
+        return line_channel(obs.num_rx_ant) if self.channel is None else self.channel
 
 
 def observed(told: Message, obs: DistortedPilots) -> Observation:

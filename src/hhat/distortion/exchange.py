@@ -5,7 +5,7 @@ per symbol or one per chain, whose sum over `kind` the channel gets.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class Known(NamedTuple):
     cavity: Message
 
 
+@runtime_checkable
 class Exchange(Protocol):
     def start(self, noise_var: Tensor) -> Message:
         """Nothing told yet: flat messages on h."""

@@ -1,4 +1,4 @@
-"""The signal in front of receive chains that distort: exact for the linearised model, all correlations along chains kept.
+"""The signal in front of receive chains that distort: exact for the linearised model, chains correlated.
 
 Everything here is real: a chain's symbols are stacked as (re, im) symbol by symbol, (*batch, chain, 2 pilot).
 """

@@ -1,23 +1,23 @@
 """`impairment-tracking`: a channel through receive chains that distort, from a learned forward model of these."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hhat.distortion.channel import Flat, check, line_channel, start_channel, step_channel, told_back
+from hhat.distortion.channel import DistortedMethod, Flat, start_channel, step_channel, told_back
 from hhat.distortion.exchange import Exchange, PerChain
 from hhat.distortion.linearised import invert
 from hhat.distortion.record import DistortedPilots
-from hhat.distortion.surrogate import Surrogate, load
+from hhat.distortion.surrogate import POOLED, Surrogate, fresh, load
 from hhat.methods.base import Method
+from hhat.nets import residual_recurrent as unit
 from hhat.types import Estimate, Gaussian, Message, State
 
 
 @dataclass(frozen=True, eq=False)
-class ImpairmentTracking(Method):
-    """y_t = f(h_t r_t^T + n_t; w) + e_t: f a network per receive chain (`Surrogate`), h_t sparse in angle, slot by slot.
+class ImpairmentTracking(DistortedMethod):
+    """y_t = f(h_t r_t^T + n_t; w) + e_t: f a network per receive chain (`Surrogate`), h_t sparse in angle.
 
     One step is one slot, of `rounds` rounds:
       IC: the undistorted signal by `linearised.invert` from y_t and what the channel says of it, extrinsic to h
@@ -34,8 +34,6 @@ class ImpairmentTracking(Method):
     Source: Xu & Liu 2026 (MP-BDL-Frozen); the inversion is exact in place of their message passing.
     """
 
-    tracks: ClassVar[bool] = True
-    variance: ClassVar[str] = "posterior"
     surrogate: Surrogate | str = "impairment-surrogate"
     channel: Method | None = None
     exchange: Exchange | None = None
@@ -49,12 +47,10 @@ class ImpairmentTracking(Method):
                 raise ValueError(f"impairment-tracking: {name}: expected at least 1, got {getattr(self, name)}")
 
     def init(self, obs: DistortedPilots, gen: torch.Generator) -> State:
-        check(obs, "impairment-tracking")
-        half = start_channel(self._channel(obs), obs, gen)
+        half = start_channel(self.channel_of(obs), obs, gen)
         return {**half, "signal": torch.zeros_like(obs.y), "signal_var": torch.zeros_like(obs.y.real)}
 
     def step(self, state: State, obs: DistortedPilots) -> State:
-        check(obs, "impairment-tracking")
         flat, exchange = Flat.of(obs), PerChain() if self.exchange is None else self.exchange
         surrogate = self._surrogate(obs.num_rx_ant)
         told = exchange.start(flat.noise_var)
@@ -66,7 +62,7 @@ class ImpairmentTracking(Method):
             steps = self.steps if count else self.first_steps
             found = invert(surrogate.mean, flat.y, fit_var, known.factors, signal, steps)
             signal, told = found.signal, exchange.up(found, known, flat.pilots, flat.noise_var)
-            half = step_channel(self._channel(obs), state, told, obs)
+            half = step_channel(self.channel_of(obs), state, told, obs)
             belief = told_back(half)
         return {
             **half,
@@ -78,8 +74,11 @@ class ImpairmentTracking(Method):
         info = {"signal": state["signal"], "signal_var": state["signal_var"]}
         return Estimate(Gaussian(state["h"], state["h_var"]), info)
 
-    def _channel(self, obs: DistortedPilots) -> Method:
-        return line_channel(obs.num_rx_ant) if self.channel is None else self.channel
+    @classmethod
+    def example(cls, gen: torch.Generator) -> "ImpairmentTracking":
+        """Networks of random weights, pooled: for any number of chains."""
+        mask = unit.present(POOLED, (0,), (POOLED - 1,), 4)
+        return cls(fresh(unit.start(mask, gen)))
 
     def _surrogate(self, num_rx_ant: int) -> Surrogate:
         found = load(self.surrogate) if isinstance(self.surrogate, str) else self.surrogate
@@ -87,7 +86,7 @@ class ImpairmentTracking(Method):
 
 
 def unexplained(surrogate: Surrogate, signal: Tensor) -> Tensor:
-    """What the networks leave, per real part, (*batch, pilot, rx_ant): by the signal's amplitudes where that is known."""
+    """What the networks leave, per real part, (*batch, pilot, rx_ant): by the amplitudes where that is known."""
     if surrogate.loudness is None:
         return surrogate.fit_var_at(signal.shape[-2]).mT.expand(signal.shape)
     return surrogate.loud_fit_var(signal)
