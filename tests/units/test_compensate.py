@@ -108,6 +108,9 @@ def test_three_networks_serve_any_number_of_chains(known):
     assert torch.equal(found.error_var[:, 1], found.error_var[:, 4]) and found.error_var.shape == (5, 6)
     with pytest.raises(ValueError, match="do not fit 1 receive"):
         inverse.for_chains(1)
+    with pytest.raises(ValueError, match="at least 5 receive chains"):
+        inverse.pooled()
+    assert torch.equal(six.pooled()(y[..., :3]).signal, inverse(y[..., :3]).signal)
     with pytest.raises(ValueError, match=r"\(\*batch, pilot, 3\)"):
         inverse(y)
 

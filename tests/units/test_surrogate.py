@@ -10,6 +10,7 @@ from hhat.distortion.surrogate import START_VAR, fresh, load, nmse, surrogate_fr
 from hhat.nets import residual_recurrent as unit
 from hhat.random import complex_normal, generator
 from hhat.train.files import write_weights
+from hhat.train.surrogate import pairs, receiver
 
 HIDDEN = 4
 
@@ -56,11 +57,12 @@ def test_the_fit_variance_is_that_of_quiet_sequences():
 
 def test_loudness_finds_the_law_that_residuals_were_drawn_from():
     gen = generator("loud")
-    y = complex_normal((4000, 5, 3), gen)
-    true = Loudness(torch.tensor([[-3.0, -2, -2, -1, 2, 0.5, 0, 0.7]]).repeat(3, 1))
+    y = complex_normal((8000, 5, 3), gen)
+    true = Loudness(torch.tensor([[-3.0, -2, -2, -1, 2, 0.5, 0, 0.7, 0.3, 0, 0, -0.2]]).repeat(3, 1))
     error = true(y) * torch.randn(2, *y.shape, generator=gen).square().mean(0)
     found = Loudness.fit(y, error)
-    assert (found.coefficients - true.coefficients).abs().max() < 0.15
+    assert (found.coefficients - true.coefficients).abs().max() < 0.25
+    assert (found(y) / true(y)).log().abs().mean() < 0.03
     ratio = error / found(y)
     assert (ratio.mean((0, 1)) - 1).abs().max() < 0.03
 
@@ -102,3 +104,18 @@ def test_what_does_not_fit_is_told():
         surrogate(torch.zeros(2, 4, dtype=torch.complex64))
     y = complex_normal((2, 4, 3), generator("x"))
     assert torch.allclose(nmse(surrogate, y, 2 * surrogate(y)), torch.full((3,), 0.25))
+
+
+def test_the_shipped_weights_are_what_their_card_says():
+    """On an array of another size and other symbols, and at amplitudes of pilots as `fit_var` says."""
+    surrogate = load().for_chains(8)
+    known = pairs(receiver(num_rx_ant=8), 8, 1500, 4, generator("shipped"))
+    ratio = nmse(surrogate, known.signal, known.distorted)
+    assert 10 * float(ratio.mean().log10()) < -38
+    error = (surrogate(known.signal) - known.distorted).abs().square() / 2
+    found = calibrated(known.signal, error) / surrogate.fit_var_at(4)
+    assert 0.6 < float(found.min()) and float(found.max()) < 1.6
+    # samples twice as loud as pilots can be, whose error is many times as large, are told by their amplitude
+    loud = known.signal.abs().square() > 2 * LOUDEST
+    ratio = error[loud].mean() / surrogate.loud_fit_var(known.signal)[loud].mean()
+    assert 0.3 < float(ratio) < 3 and error[loud].mean() > 5 * surrogate.fit_var.mean()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hhat.distortion.fit_variance import Loudness, calibrated
 from hhat.distortion.memory_polynomial import MemoryPolynomial
-from hhat.distortion.surrogate import POOLED, Surrogate, pooled_index
+from hhat.distortion.surrogate import POOLED, Surrogate, pooled_from, pooled_index
 
 
 class Compensated(NamedTuple):
@@ -61,11 +61,18 @@ class Compensator:
             return self
         if len(self.error_var) != POOLED or num_rx_ant < 2:
             raise ValueError(f"compensator: {len(self.error_var)} networks do not fit {num_rx_ant} receive chains")
-        index = pooled_index(num_rx_ant)
-        if isinstance(self.model, Surrogate):
-            model = self.model.for_chains(num_rx_ant)
-        else:
-            model = None if self.model is None else self.model.take(index)
+        return self.take(pooled_index(num_rx_ant))
+
+    def pooled(self) -> "Compensator":
+        """The first, the middle and the last chain's, for arrays of any size. ValueError for fewer than five: what
+        a chain receives beside it holds the signal of the chain beyond, and an inner one must have both of these."""
+        if len(self.error_var) < 5:
+            raise ValueError(f"compensator: expected at least 5 receive chains, got {len(self.error_var)}")
+        return self.take(pooled_from(len(self.error_var)))
+
+    def take(self, index: Tensor) -> "Compensator":
+        """Some of the chains' models, or one of them many times."""
+        model = None if self.model is None else self.model.take(index)
         loudness = None if self.loudness is None else self.loudness.take(index)
         return Compensator(model, self.error_var[index], loudness)
 

@@ -29,10 +29,12 @@ def calibrated(signal: Tensor, error: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Loudness:
-    """log fit_var_np = level_p + sum_k slope_k log(1 + |y|^2),  y: of this symbol, the last, the one before that, and
-    both neighbours (their mean)
+    """log fit_var_np = level_p + sum_k (a_k log(1 + |y|^2) + b_k |y|^2),  y: of this symbol, the last, the one before,
+    and both neighbours (their mean)
 
-    coefficients: (net, NUM_STARTS + 4)
+    The second terms are for the loudest, where a polynomial's error grows faster than any power of log: without them it
+    is 8 to 60 times what this says for |y|^2 > 5.
+    coefficients: (net, NUM_STARTS + 8)
     """
 
     coefficients: Tensor
@@ -71,14 +73,18 @@ class Loudness:
 
 
 def _features(signal: Tensor) -> Tensor:
-    """(*batch, pilot, rx_ant) -> (*batch, rx_ant, pilot, NUM_STARTS + 4)."""
-    loud = torch.log1p(signal.abs().square())
-    pilots = signal.shape[-2]
-    last = torch.nn.functional.pad(loud, (0, 0, 1, 0))[..., :pilots, :]
-    before = torch.nn.functional.pad(loud, (0, 0, 2, 0))[..., :pilots, :]
-    sides = torch.nn.functional.pad(loud, (1, 1))
-    beside = (sides[..., :-2] + sides[..., 2:]) / 2
-    place = torch.arange(pilots, device=signal.device).clamp_max(NUM_STARTS - 1)
-    levels = torch.nn.functional.one_hot(place, NUM_STARTS).to(loud.dtype)
-    levels = levels[:, None, :].expand(*loud.shape, NUM_STARTS)
-    return torch.cat([levels, torch.stack([loud, last, before, beside], -1)], -1).movedim(-2, -3)
+    """(*batch, pilot, rx_ant) -> (*batch, rx_ant, pilot, NUM_STARTS + 8)."""
+    energy = signal.abs().square()
+    around = _around(energy.log1p()) + _around(energy)
+    place = torch.arange(signal.shape[-2], device=signal.device).clamp_max(NUM_STARTS - 1)
+    levels = torch.nn.functional.one_hot(place, NUM_STARTS).to(energy.dtype)
+    levels = levels[:, None, :].expand(*energy.shape, NUM_STARTS)
+    return torch.cat([levels, torch.stack(around, -1)], -1).movedim(-2, -3)
+
+
+def _around(x: Tensor) -> list[Tensor]:
+    """At this symbol, one and two symbols ago, and the mean of both neighbours now; 0 where there is none."""
+    pilots, pad = x.shape[-2], torch.nn.functional.pad
+    sides = pad(x, (1, 1))
+    ago = [pad(x, (0, 0, by, 0))[..., :pilots, :] for by in (1, 2)]
+    return [x, *ago, (sides[..., :-2] + sides[..., 2:]) / 2]

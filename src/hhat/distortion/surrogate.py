@@ -63,7 +63,10 @@ class Surrogate:
             return self
         if self.num_net != POOLED or num_rx_ant < 2:
             raise ValueError(f"surrogate: {self.num_net} networks do not fit {num_rx_ant} receive chains")
-        index = pooled_index(num_rx_ant)
+        return self.take(pooled_index(num_rx_ant))
+
+    def take(self, index: Tensor) -> "Surrogate":
+        """Some of the networks, or one of them many times."""
         loudness = None if self.loudness is None else self.loudness.take(index)
         return Surrogate(self.mean.take(index), self.var.take(index), self.fit_var[index], loudness)
 
@@ -126,6 +129,11 @@ def pooled_index(num_rx_ant: int) -> Tensor:
     index = torch.ones(num_rx_ant, dtype=torch.long)
     index[0], index[-1] = 0, POOLED - 1
     return index
+
+
+def pooled_from(num_rx_ant: int) -> Tensor:
+    """Chains of an array whose networks can be pooled: first, middle, last, (3,)."""
+    return torch.tensor([0, num_rx_ant // 2, num_rx_ant - 1])
 
 
 def start_var(num_net: int, hidden: int) -> RecurrentWeights:

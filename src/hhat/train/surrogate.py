@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hhat.distortion.surrogate import POOLED, Surrogate, fresh, surrogate_from
+from hhat.distortion.surrogate import POOLED, Surrogate, fresh, pooled_from, surrogate_from
 from hhat.impairments.amplifier import Amplifier
 from hhat.impairments.base import Impairment
 from hhat.impairments.drift import Theta
@@ -23,6 +23,9 @@ from hhat.train.surrogate_loop import Learned, SurrogateRecipe, fitting_nmse, le
 from hhat.train.surrogate_steps import MatrixNormal, Rule, Sequences
 
 NETWORKS = ("left end", "inner chains", "right end")
+INVERSE_WIDTH = 5
+"""Chains of the array that a pooled compensator learns in: what the chain beside receives holds the signal of the one
+beyond. Forwards a chain depends on its neighbours alone, and three are enough."""
 CALIBRATION = 20000
 """Sequences from which the fit's variance is taken, at most"""
 RECEIVER = "warp"
@@ -75,6 +78,11 @@ class SurrogateModel:
     inverse: bool = False
     data: str = RECEIVER
 
+    @property
+    def num_rx_ant(self) -> int:
+        """Of the array that pairs are drawn from."""
+        return INVERSE_WIDTH if self.inverse and self.num_net == POOLED else self.num_net
+
     def recipe(self, profile: str, seed: int) -> SurrogateRecipe:
         if profile not in self.profiles:
             raise ValueError(f"--profile: expected {' or '.join(self.profiles)}, got '{profile}'")
@@ -110,9 +118,17 @@ class SurrogateTask:
     def words(self, trained: Trained) -> str:
         return f"{self.steps} batches of {self.recipe.batch}"
 
+    @property
+    def chains(self) -> Tensor:
+        """Those of the array that have a network, (net,)."""
+        num = self.model.num_rx_ant
+        return pooled_from(num) if self.model.num_net == POOLED else torch.arange(num)
+
+    def sequences(self, known: Pairs) -> Sequences:
+        return Sequences(*(part[self.chains] for part in known.sequences(self.model.inverse)))
+
     def learned(self, folder: Path | None = None, progress: Progress | None = None) -> Learned:
-        inverse = self.model.inverse
-        train, test = self.train_pairs.sequences(inverse), self.test_pairs.sequences(inverse)
+        train, test = self.sequences(self.train_pairs), self.sequences(self.test_pairs)
         label = f"{self.model.name} of {self.model.hidden} hidden states on {self.data_name}"
         return learn(self.model.rule, self.mask, train, test, self.recipe, folder, label, progress)
 
@@ -131,7 +147,8 @@ class SurrogateTask:
         mean = RecurrentWeights(*(weights[name] for name in RecurrentWeights._fields))
         known = self.train_pairs.some(CALIBRATION)
         first, last = (known.distorted, known.signal) if self.model.inverse else (known.signal, known.distorted)
-        return fresh(mean).calibrate(first, last, known.signal)
+        whole = fresh(mean).for_chains(self.model.num_rx_ant).calibrate(first, last, known.signal)
+        return whole.take(self.chains)
 
     def finished(self, trained: Trained) -> Finished:
         found = self.surrogate(trained.weights)
@@ -142,7 +159,7 @@ class SurrogateTask:
         """NMSE of the fit on the test pairs, sequence by sequence, (sequence,): of each pooled network, or over all
         chains."""
         found = surrogate_from(finished.settings, finished.tensors)
-        error, energy = fitting_nmse(found.mean, self.test_pairs.sequences(self.model.inverse))
+        error, energy = fitting_nmse(found.mean, self.sequences(self.test_pairs))
         ratio = error / energy.mean(1, keepdim=True)
         if self.model.num_net != POOLED:
             return {"all chains": ratio.mean(0)}
@@ -159,14 +176,14 @@ class SurrogateTask:
 
     def _pairs(self, purpose: str, count: int) -> Pairs:
         gen = generator("surrogate", "pairs", purpose, self.recipe.seed)
-        return pairs(self.impairment, self.model.num_net, count, self.recipe.num_pilots, gen)
+        return pairs(self.impairment, self.model.num_rx_ant, count, self.recipe.num_pilots, gen)
 
 
 def surrogate_task(model: SurrogateModel, data: str | None, recipe: SurrogateRecipe) -> SurrogateTask:
     """data: an amplifier, a preset or a folder of its measurements; None: the model's own."""
     name = model.data if data is None else data
     words = f"CN(0, 1) symbols through crosstalk of -15 dB, amplifier {name}, IQ phase 0.1778 rad"
-    return SurrogateTask(model, receiver(name, model.num_net), words, recipe)
+    return SurrogateTask(model, receiver(name, model.num_rx_ant), words, recipe)
 
 
 PAPER = SurrogateRecipe(5000, 5, test=5000)
