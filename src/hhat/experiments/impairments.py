@@ -34,6 +34,9 @@ SEQUENCES = 4000
 QUIET_SLOTS = 200
 """Slots of other links by which all compensators, and the reference without one, know their error"""
 NUM_SLOTS = 30
+ROUNDS = 5
+PER_ROUND = "round:1:1"
+"""Rounds are counted from 1"""
 WARM_UP = 10
 """Slots that are not scored: the channel's tracker starts from nothing"""
 NOTE = (
@@ -157,3 +160,26 @@ def measured(label: str, beside: Sequence[str] = ()) -> Callable[[Course], Measu
 
 def _swapped(contender: tuple[Method, bool], slot: Slot) -> tuple[Method, Slot, bool]:
     return contender[0], slot, contender[1]
+
+
+def by_round(slot: Slot) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Error of the undistorted signal after 1 .. ROUNDS rounds in every slot; each is a run of its own."""
+    runs = [run(ImpairmentTracking(rounds=count), slot).signal for count in range(1, ROUNDS + 1)]
+    kept = torch.stack([found[WARM_UP:].mean(0) for found in runs if found is not None], 1)
+    return {f"signal_nmse_ratio@{PER_ROUND}": kept}, {"OK": len(kept)}
+
+
+def by_compensator(label: str) -> Callable[[Course], Measurement]:
+    """The same of a signal that needs no rounds."""
+
+    def build(course: Course) -> Measurement:
+        compensator = compensators(course.scene)[label]
+
+        def measure(slot: Slot) -> tuple[dict[str, Tensor], dict[str, int]]:
+            signal = compensator(slot.obs.y.to(torch.complex128)).signal
+            own = ratio(signal, slot.truth.y, (-2, -1))[WARM_UP:].mean(0)
+            return {f"signal_nmse_ratio@{PER_ROUND}": own[:, None].expand(-1, ROUNDS)}, {"OK": len(own)}
+
+        return Measurement(measure)
+
+    return build
