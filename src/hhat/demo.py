@@ -96,7 +96,7 @@ def _show(slot: Slot, rows: list[dict[str, Any]], results: dict[str, Estimate], 
                 status,
                 digits(nmse["value"]),
                 interval(nmse),
-                digits(ratio.get("value")),
+                digits(ratio.get("value"), "variance_ratio"),
                 interval(ratio),
                 duration(nmse["seconds"]),
             ]

@@ -7,6 +7,8 @@ import importlib
 import inspect
 from typing import Any, NamedTuple
 
+from hhat import registered_experiments
+
 
 class Entry(NamedTuple):
     target: str
@@ -122,6 +124,27 @@ METHODS = {
     ),
     "compensated-tracking": Entry(
         "hhat.distortion.compensated:CompensatedTracking", "the distortion taken off first, then the channel", "textbook"
+    ),
+    "srs-extrapolation": Entry(
+        "hhat.extrapolation.tracker:SrsExtrapolation",
+        "the whole band from hopping sounding symbols, one by one: joint-ml first, then a sliding window",
+        "hhat; Wan & Liu 2024",
+    ),
+    "sliding-joint-ml": Entry(
+        "hhat.extrapolation.sliding:SlidingJointMl", "paths fitted to the last hopping symbols, again and again", "hhat"
+    ),
+    "path-ekf": Entry(
+        "hhat.extrapolation.ekf:PathEkf",
+        "extended Kalman filter on the paths that hopping symbols see",
+        "Bell & Cathey 1993",
+    ),
+    "em-turbo": Entry(
+        "hhat.extrapolation.turbo:EmTurbo",
+        "off-grid delay-angle cells tracked by message passing, with EM; over hopping symbols",
+        "Wan & Liu 2024",
+    ),
+    "hold": Entry(
+        "hhat.extrapolation.hold:Hold", "each hopping symbol on its own, its band part held", "Wan & Liu 2024"
     ),
     "auto": Entry("hhat.methods.auto:Auto", "picks prior and solver by what the observation holds", "hhat"),
 }
@@ -255,148 +278,7 @@ SCENARIOS = {
         "hhat.scenarios.srs_sionna:SrsUmi", "hopping sounding pilots in 3GPP urban micro cells", "TR 38.901, Sionna 2"
     ),
 }
-EXPERIMENTS = {
-    "start/demo": Entry(
-        "hhat.experiments.start_demo:EXPERIMENT", "NMSE and calibration against SNR, CDL-C 64x16", "hhat"
-    ),
-    "engine/conditioning": Entry(
-        "hhat.experiments.engine_conditioning:EXPERIMENT", "where gamp, uamp and oamp work", "hhat"
-    ),
-    "engine/estep": Entry(
-        "hhat.experiments.engine_estep:EXPERIMENT", "structured against dense E-step", "Tang et al. 2025"
-    ),
-    "engine/sparse-cdl": Entry(
-        "hhat.experiments.engine_sparse_cdl:EXPERIMENT", "sparse estimators without training on CDL-B, CDL-C", "hhat"
-    ),
-    "engine/sparse-xl": Entry(
-        "hhat.experiments.engine_sparse_xl:EXPERIMENT", "local estimators of a near-field XL array", "hhat"
-    ),
-    "engine/throughput": Entry("hhat.experiments.engine_throughput:EXPERIMENT", "channels/s of every method", "hhat"),
-    "xl-mimo/fig5": Entry(
-        "hhat.experiments.xl_mimo_fig5:EXPERIMENT", "overall NMSE against the number of units", "Tang et al. 2025"
-    ),
-    "xl-mimo/fig6": Entry(
-        "hhat.experiments.xl_mimo_fig6:EXPERIMENT", "time per estimate at a unit and overall", "Tang et al. 2025"
-    ),
-    "xl-mimo/fig7a": Entry(
-        "hhat.experiments.xl_mimo_fig7a:EXPERIMENT", "the units' own estimates against SNR", "Tang et al. 2025"
-    ),
-    "xl-mimo/fig7b": Entry(
-        "hhat.experiments.xl_mimo_fig7b:EXPERIMENT", "the units' own estimates against pilot slots", "Tang et al. 2025"
-    ),
-    "xl-mimo/fig8": Entry("hhat.experiments.xl_mimo_fig8:EXPERIMENT", "what refinement adds", "Tang et al. 2025"),
-    "xl-mimo/fig9a": Entry("hhat.experiments.xl_mimo_fig9a:EXPERIMENT", "overall NMSE against SNR", "Tang et al. 2025"),
-    "xl-mimo/fig9b": Entry(
-        "hhat.experiments.xl_mimo_fig9b:EXPERIMENT", "overall NMSE against pilot slots", "Tang et al. 2025"
-    ),
-    "xl-mimo/clusters": Entry(
-        "hhat.experiments.xl_mimo_clusters:EXPERIMENT", "paths, coefficients and both, points to CDL clusters", "hhat"
-    ),
-    "xl-mimo/fronthaul": Entry(
-        "hhat.experiments.xl_mimo_fronthaul:EXPERIMENT", "NMSE against bits that units send", "hhat"
-    ),
-    "xl-mimo/overall": Entry(
-        "hhat.experiments.xl_mimo_overall:EXPERIMENT", "whole array: every way, and bounds", "hhat"
-    ),
-    "xl-mimo/rounds": Entry(
-        "hhat.experiments.xl_mimo_rounds:EXPERIMENT", "NMSE against rounds and bits, two priors at the centre", "hhat"
-    ),
-    "xl-mimo/units": Entry("hhat.experiments.xl_mimo_units:EXPERIMENT", "units: all methods, and bounds", "hhat"),
-    "xl-mimo/scaling": Entry(
-        "hhat.experiments.xl_mimo_scaling:EXPERIMENT", "NMSE, time and fronthaul from 128 to 1024 antennas", "hhat"
-    ),
-    "xl-mimo/table2": Entry(
-        "hhat.experiments.xl_mimo_table2:EXPERIMENT", "operation counts beside time", "Tang et al. 2025"
-    ),
-    "experts/fig4": Entry(
-        "hhat.experiments.experts_fig4:EXPERIMENT", "NMSE against SNR on CDL-A to CDL-D", "Jiang et al. 2026"
-    ),
-    "experts/fig5": Entry(
-        "hhat.experiments.experts_fig5:EXPERIMENT", "NMSE where one profile is scarce in training", "Jiang et al. 2026"
-    ),
-    "experts/rotated": Entry(
-        "hhat.experiments.experts_rotated:EXPERIMENT", "CDL-A to CDL-D, arrays turned at random", "hhat"
-    ),
-    "experts/los-phase": Entry(
-        "hhat.experiments.experts_los_phase:EXPERIMENT", "CDL-D, random and constant phase of the specular path", "hhat"
-    ),
-    "experts/vertical": Entry(
-        "hhat.experiments.experts_vertical:EXPERIMENT", "CDL-A to CDL-D, vertical arrays", "hhat"
-    ),
-    "experts/fig6": Entry(
-        "hhat.experiments.experts_fig6:EXPERIMENT",
-        "NMSE against the share of pilots on CDL-B, CDL-D",
-        "Jiang et al. 2026",
-    ),
-    "experts/fig7a": Entry(
-        "hhat.experiments.experts_fig7a:EXPERIMENT", "training loss of the experts", "Jiang et al. 2026"
-    ),
-    "experts/fig7b": Entry(
-        "hhat.experiments.experts_fig7b:EXPERIMENT", "NMSE against outer passes", "Jiang et al. 2026"
-    ),
-    "experts/table2": Entry(
-        "hhat.experiments.experts_table2:EXPERIMENT", "size, operations and time", "Jiang et al. 2026"
-    ),
-    "isac/fig2": Entry(
-        "hhat.experiments.isac_fig2:EXPERIMENT",
-        "angle-delay map, calibrated or not (claims only)",
-        "Mateos-Ramos et al. 2025",
-    ),
-    "isac/fig3": Entry(
-        "hhat.experiments.isac_fig3:EXPERIMENT",
-        "sensing against false alarms (claims only)",
-        "Mateos-Ramos et al. 2025",
-    ),
-    "extrapolation/fig4": Entry(
-        "hhat.experiments.extrapolation_fig4:EXPERIMENT", "pseudospectrum of two paths (claims only)", "Wan & Liu 2024"
-    ),
-    "extrapolation/fig10": Entry(
-        "hhat.experiments.extrapolation_fig10:EXPERIMENT", "iterations of R-TST-MUSIC (claims only)", "Wan & Liu 2024"
-    ),
-    "extrapolation/fig11": Entry(
-        "hhat.experiments.extrapolation_fig11:EXPERIMENT",
-        "full-band NMSE of both stages (claims only)",
-        "Wan & Liu 2024",
-    ),
-    "extrapolation/fig12": Entry(
-        "hhat.experiments.extrapolation_fig12:EXPERIMENT",
-        "first band part, symbol by symbol (claims only)",
-        "Wan & Liu 2024",
-    ),
-    "extrapolation/fig13": Entry(
-        "hhat.experiments.extrapolation_fig13:EXPERIMENT", "every band part against SNR (claims only)", "Wan & Liu 2024"
-    ),
-    "extrapolation/fig14": Entry(
-        "hhat.experiments.extrapolation_fig14:EXPERIMENT", "tracking NMSE against SNR (claims only)", "Wan & Liu 2024"
-    ),
-    "impairments/fig5": Entry(
-        "hhat.experiments.impairments_fig5:EXPERIMENT", "learning the forward model, epoch by epoch", "Xu & Liu 2026"
-    ),
-    "impairments/fig6": Entry(
-        "hhat.experiments.impairments_fig6:EXPERIMENT", "channel NMSE against SNR (claims only)", "Xu & Liu 2026"
-    ),
-    "impairments/fig7": Entry(
-        "hhat.experiments.impairments_fig7:EXPERIMENT",
-        "NMSE of the signal against rounds (claims only)",
-        "Xu & Liu 2026",
-    ),
-    "impairments/fig8": Entry(
-        "hhat.experiments.impairments_fig8:EXPERIMENT", "channel NMSE under drift (claims only)", "Xu & Liu 2026"
-    ),
-    "impairments/fig9": Entry(
-        "hhat.experiments.impairments_fig9:EXPERIMENT", "NMSE of the signal under drift (claims only)", "Xu & Liu 2026"
-    ),
-    "impairments/fig10": Entry(
-        "hhat.experiments.impairments_fig10:EXPERIMENT",
-        "fit of the forward model under drift (claims only)",
-        "Xu & Liu 2026",
-    ),
-    "impairments/fig11": Entry(
-        "hhat.experiments.impairments_fig11:EXPERIMENT",
-        "channel NMSE against SNR after drift (claims only)",
-        "Xu & Liu 2026",
-    ),
-}
+EXPERIMENTS = {name: Entry(*found) for name, found in registered_experiments.EXPERIMENTS.items()}
 CALIBRATORS = {
     "eigenvector": Entry(
         "hhat.sensing.eigenvector:Eigenvector", "dominant eigenvector of peaks, common shift of angles", "hhat"

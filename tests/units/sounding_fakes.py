@@ -8,8 +8,9 @@ import torch
 import hhat
 from hhat.extrapolation.model import Offsets, Paths
 from hhat.methods.base import Method
+from hhat.ops import Kron, Select
 from hhat.random import complex_normal, generator
-from hhat.types import Estimate, Gaussian
+from hhat.types import Channel, Estimate, Gaussian, Observation, Slot
 
 SCENE = hhat.scenario(
     "srs-paths", columns=4, rows=2, num_tones=64, num_paths=3, separation_s=5e-7, snr_db=15, timing_spread_s=2e-8
@@ -51,18 +52,29 @@ def draw(num, symbols, label="tracked", scene=SCENE):
     """Slots of `num` links, the first stage that is told their paths, and h (num, rx_ant, symbol, subcarrier)."""
     gen = generator("sounding", label)
     whole = scene.slot_of(scene.drops(num, gen, symbols), gen, symbols)
-    slots = [scene._one(whole, symbol) for symbol in range(symbols)]
+    slots = [symbol_of(whole, symbol) for symbol in range(symbols)]
     return slots, Told(near(whole.truth.paths), whole.truth.offsets), whole
+
+
+def symbol_of(whole, symbol):
+    """One symbol of a draw of all of them, as a slot."""
+    op, obs = whole.obs.op, whole.obs
+    one = Kron(op.left, Select(op.right.index[symbol], op.right.size))
+    return Slot(
+        Channel(whole.truth.h[:, :, symbol]),
+        Observation(obs.y[:, :, symbol], one, obs.noise_var, ("rx_ant", "subcarrier")),
+    )
 
 
 def errors(method, slots):
     """NMSE per item and slot, (slot, item), the estimates, and the last state."""
-    found, estimates, state = [], [], None
+    found, estimates, last = [], [], None
     for slot, (state, est) in zip(slots, hhat.track(method, slots), strict=True):
         h = slot.truth.h
         found.append((est.belief.mean - h).abs().square().sum((-2, -1)) / h.abs().square().sum((-2, -1)))
         estimates.append(est)
-    return torch.stack(found), estimates, state
+        last = state
+    return torch.stack(found), estimates, last
 
 
 def db(x):

@@ -13,6 +13,7 @@ from hhat.bench.report import curves, figures, tradeoff
 from hhat.bench.report.at_point import cost, front, times
 from hhat.bench.report.panels import panels
 from hhat.bench.report.words import best_of, digits, logarithmic, spell_point, title_of
+from hhat.cli import common
 
 
 def row(method, point, value, metric="nmse_db", low=None, high=None, seconds=1e-3):
@@ -131,6 +132,9 @@ def test_names_numbers_and_axes_are_said_plainly():
     )
     assert spell_point({"snr_db": -10, "profile": "A", "hops": 2}) == "SNR −10 dB, profile A, hops 2"
     assert digits(-0.001, "nmse_db") == "0.00" and digits(0.0123) == "0.0123" and digits(-3.14159) == "−3.14"
+    assert digits(4.754e-4, "e0") == "4.75e−04" and common.digits(4.754e-4, "e0") == "4.75e-04"
+    assert common.interval({"metric": "e0", "low": 3e-4, "high": 0.0512}) == "[3.00e-04, 0.0512]"
+    assert common.digits(0.004, "nmse_db") == "0.00" and common.digits(0.0, "e0") == "0.00"
     assert logarithmic("false_alarm", (0.001, 0.01, 0.1)) and not logarithmic("snr_db", (0, 10, 20))
     assert not logarithmic("distance_m", (1.0, 20.0, 40.0, 60.0))
 
@@ -143,7 +147,8 @@ def test_the_best_is_the_least_error_the_greatest_rate_and_the_ratio_nearest_to_
     assert best("nmse_db", -3.0, -9.0, 1.0) == -9.0
     assert best("channels_per_s", 3.0, 9.0) == 9.0
     assert best("variance_ratio", 0.5, 1.9, 3.0) == 1.9  # 0.5 is further off by the factor
-    assert best("e0", 1.0, 2.0) is None and best("nmse_db") is None
+    assert best("e0", 1.0, 2.0) == 1 and best("gospa_m", 3.0, 2.0) == 2
+    assert best("targets_found", 1.0, 2.0) is None and best("nmse_db") is None
     assert math.isclose(best("gain_over_gmp_db", 1.0, 2.5), 2.5)
 
 

@@ -49,3 +49,8 @@ def test_medians_of_kept_ratios_and_unknown_names():
     )
     with pytest.raises(ValueError, match="unknown metric 'stage_nmse_db'"):
         summarise("stage_nmse_db", group)
+
+
+def test_curves_of_different_lengths_are_not_cut_to_the_shortest():
+    with pytest.raises(ValueError, match=r"one length along 'symbol', got \[2, 3\]"):
+        counted_groups([curve(**{"e0@symbol": torch.ones(20, 2)})], None)

@@ -14,7 +14,7 @@ from hhat.sensing import Echoes, angle_delay_map, search
 from hhat.sensing.accuracy import gain_errors
 from hhat.sensing.beam import climbed
 from hhat.sensing.echoes import delay_response, steering
-from hhat.sensing.eigenvector import shift_evidence
+from hhat.sensing.eigenvector import Eigenvector, pull, shift_evidence
 from hhat.sensing.losses import Aligned, PeakLoss, ResidualLoss, tangent
 from hhat.sensing.scatter import Scatter, covariance, dominant, normalised, scatter, second_moment, shifted
 from hhat.sensing.shift import Angles, log_likelihood, most_likely, shifts
@@ -291,3 +291,41 @@ def test_the_snr_is_read_off_the_maps():
     )
     assert 10 * math.log10(found.info["snr"]) == pytest.approx(17.0, abs=0.7)
     assert found.info["presence"] == pytest.approx(0.3, abs=0.04)
+
+
+@pytest.mark.parametrize("snr_db", [4.0, 7.0])
+def test_pull_is_what_a_step_takes_of_an_error(snr_db):
+    """Two starts that differ, and nothing else: what is left of the difference after a step."""
+    slot = EchoScene(**SMALL, snr_db=snr_db).draw(3000, generator("pull"))
+    kappa, p = normalised(slot.truth.kappa), torch.arange(16) / 2
+    kept, state = [], {}
+    for number in range(2):
+        move = complex_normal((16,), generator("move", number))
+        basis = torch.linalg.qr(torch.stack([kappa, p * kappa], 1)).Q  # phase, norm and shift are not errors of k
+        move = move - basis @ (basis.mH @ move)
+        move, ends = move / move.norm() * 4, []
+        for sign in (0.1, -0.1):
+            start = normalised(kappa + sign * move)
+            calibrator = Eigenvector(start=lambda _, k=start: k, find_shift=False, first=1 << 20)
+            state = calibrator.step(calibrator.init(slot.obs, generator("none")), slot.obs)
+            turn = (state["kappa"].conj() * kappa).sum()
+            ends.append(state["kappa"] * turn / turn.abs())
+        kept.append(float((move.conj() * (ends[0] - ends[1])).sum().real / (0.2 * 16)))
+    wanted = 1 - pull(state["strength"])
+    assert wanted > 0.1 and sum(kept) / 2 == pytest.approx(wanted, abs=0.06)
+
+
+def test_noise_alone_pulls_nowhere_and_blocks_add_up():
+    echoes = EchoScene(**SMALL, presence=0.0).draw(2000, generator("noise alone")).obs
+    state = Eigenvector().step(Eigenvector().init(echoes, generator("none")), echoes)
+    assert pull(state["strength"]) < 0.25
+    assert pull(torch.zeros(4)) == 0 and pull(torch.tensor([900.0, 1000.0, 90.0, 10.0])) == pytest.approx(0.9 * 8 / 9)
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_the_start_holds_on_long_arrays(seed):
+    """256 antennas see each other over a few lags only: the eigenvector alone has e1 of 0.21 and 0.10 here."""
+    short = {"num_subcarriers": 8, "subcarrier_spacing_hz": 1.92e6, "range_max_m": 14.0}
+    scene = EchoScene(num_rx_ant=256, **short, snr_db=30.0, presence=1.0, kappa_seed=seed)
+    slot = scene.draw(800, generator("long", seed))
+    assert float(gain_errors(sector_start(slot.obs), slot.truth.kappa).e1) < 0.01

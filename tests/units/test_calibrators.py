@@ -123,6 +123,17 @@ def test_echoes_without_targets_calibrate_nothing_and_say_so():
     assert found.info["echoes_used"] < 0.05 * 1500
 
 
+def test_uncertainty_holds_near_the_edge_of_what_can_be_found():
+    """At 7 dB in 1,500 snapshots the sandwich alone states 1 / 1.6 of e1."""
+    ratios = []
+    for seed in range(1, 5):
+        slot = draw(1500, f"edge {seed}", snr_db=7.0, kappa_seed=seed)
+        found = hhat.calibrate(slot.obs)
+        assert found.status in (Status.OK, Status.MAX_STEPS) and 0.6 < found.info["pull"] < 0.95
+        ratios.append(float(gain_errors(found.kappa, slot.truth.kappa).e1) / found.expected_e1)
+    assert 0.7 < sum(ratios) / 4 < 1.35
+
+
 def test_projected_gradients_of_both_losses_take_one_path_and_unprojected_ones_do_not():
     """Oracle O12, and pitfall P2: unprojected, (14) is pushed towards phases at odd multiples of 45 degrees."""
     slot = EchoScene(kappa_seed=3).draw(200, generator("o12"))
@@ -160,6 +171,19 @@ def test_a_stream_given_at_once_is_one_block_and_counts_each_snapshot_once():
     wanted = hhat.calibrate(slot.obs).expected_e1
     assert 0.6 * wanted < found.expected_e1 < 1.7 * wanted
     assert hhat.calibrate(slot.obs.rows(slice(0, 100)), calibrator).status == Status.WARMING_UP
+
+
+def test_the_shift_has_a_memory_of_its_own():
+    slot = draw(1600)
+    blocks = [slot.obs.rows(slice(i, i + 200)) for i in range(0, 1600, 200)]
+    last = {}
+    for shift_memory in (1e-3, 1e9):
+        calibrator = hhat.calibrator("streaming", memory=1e9, shift_memory=shift_memory, warm=200)
+        *_, (_, last[shift_memory]) = hhat.follow(calibrator, blocks)
+    short, long = last.values()
+    # seven blocks of evidence against one; the scatter is the same but for the shifts
+    assert short.shift_var > 3 * long.shift_var
+    assert float(short.var.mean()) == pytest.approx(float(long.var.mean()), rel=0.05)
 
 
 def test_a_stream_follows_drift_that_frozen_gains_do_not():
@@ -276,4 +300,5 @@ def test_the_command_line_marks_what_failed(tmp_path, call):
     hhat.write(echoes, draw(200, presence=0.0))
     code, _, err = call("calibrate", echoes, "-o", gains)
     assert code == 3, err
+    assert "take more snapshots, or raise the SNR" in err and "slots" not in err
     assert "WARMING_UP" in err and load_calibration(gains).status == Status.WARMING_UP

@@ -16,7 +16,7 @@ from hhat import registry
 from hhat.cli import main
 
 DATA = Path(os.environ.get("HHAT_DATA", Path(__file__).resolve().parents[2] / "../shared/data")) / "renew"
-VERBS = ("list", "simulate", "inspect", "estimate", "calibrate", "bound", "train", "bench", "report", "doctor")
+VERBS = ("list", "simulate", "inspect", "estimate", "track", "calibrate", "bound", "train", "bench", "report", "doctor")
 CALLS = [*([verb] for verb in VERBS), *(["runs", verb] for verb in ("merge", "export", "check", "salvage"))]
 COMMON = ("--help", "--json", "--seed", "--device", "--threads")
 HEAVY = ("torch", "sionna", "plotly", "h5py", "numpy")

@@ -94,6 +94,13 @@ def test_draws_follow_the_stated_law():
     assert obs.noise_var == 1 and obs.snr == pytest.approx(10**1.5) and slot.about.kind == "echo"
 
 
+def test_as_many_targets_as_are_asked_for():
+    slot = EchoScene(**SMALL, presence=0.5, min_targets=2, max_targets=4).draw(3000, generator("crowd"))
+    count = slot.truth.present.sum(-1)
+    shares = torch.tensor([float((count == k).double().mean()) for k in range(5)])
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0, 1 / 6, 1 / 6, 1 / 6]), atol=0.03, rtol=0)
+
+
 def test_draws_depend_on_the_given_generator_alone():
     scene = EchoScene.example(generator("example"))
     outside = torch.get_rng_state()
@@ -205,6 +212,9 @@ def test_what_cannot_be_compressed_is_refused():
         ({"sector_center_deg": 85.0}, "sector_center_deg"),
         ({"positions": (0.0, 0.5)}, "positions: expected 64 numbers"),
         ({"snr_db": math.inf}, "snr_db"),
+        ({"min_targets": 3, "max_targets": 2}, "min_targets: expected at most 2"),
+        ({"num_tx_ant": 2, "spherical": True}, "expected plane waves with several transmitting"),
+        ({"num_tx_ant": 2, "tx_spacing": -1.0}, "tx_spacing is a number"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

@@ -90,6 +90,18 @@ def test_one_symbol_more_than_hops_makes_the_aperture_coherent_and_so_does_anoth
     assert (line / relative([0, 2, 1, 3], 4, Linear()) > 2).all()
 
 
+def test_a_channel_that_the_pilots_leave_open_has_no_bound():
+    """One tone a symbol: its own phase takes all that would tell a delay, and with it the other tone."""
+    model, index, times = sounding(2, tones=2)
+    paths, offsets = drawn(2, 1, 4, generator("extrapolation-bound", "open"))
+    for priors in (True, False):
+        got = channel_bound(model, paths, offsets, index, 0.1, times, priors=priors)
+        sounded_now = torch.zeros(4, 2, dtype=torch.bool).scatter(1, index, True)
+        assert torch.equal(torch.isfinite(got.var[:, 0]), sounded_now.expand(2, 4, 2)) and torch.isinf(got.nmse).all()
+    told = channel_bound(model, paths, offsets, index, 0.1, times, known_offsets=True)
+    assert torch.isfinite(told.nmse).all()
+
+
 def test_known_offsets_and_masked_paths():
     model, index, times = sounding(2, 4, tones=100)
     paths, offsets = drawn(1, 3, 4, generator("extrapolation-bound", "mask"))

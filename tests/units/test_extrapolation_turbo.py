@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hhat.extrapolation.model import Paths, delay_steering
+from hhat.extrapolation.model import delay_steering
 from hhat.extrapolation.turbo import EmTurbo, cell_slopes
 from hhat.ops import Dense, KhatriRao, Kron
 from hhat.ops.posterior import posterior
@@ -84,16 +84,11 @@ def test_doppler_steps_find_the_phase_that_the_cells_turned_by():
     method = EmTurbo(model, doppler_std_hz=50.0)
     tones, elapsed = model.tones_hz()[:32], torch.tensor([5e-3], dtype=torch.float64)
     x, true = complex_normal((1, 3), GEN, DOUBLE), torch.tensor([[4.0, -7.0, 1.0]]).double()
-    paths = Paths(
-        x,
-        1e-6 * torch.rand(1, 3).double(),
-        torch.tensor([[[0.7, 0], [-0.2, 0.1], [0.1, 0]]]).double(),
-        true,
-        x.real > -9,
-    )
+    delay = 1e-6 * torch.rand(1, 3, generator=GEN).double()
+    cosine = torch.tensor([[[0.7, 0], [-0.2, 0.1], [0.1, 0]]]).double()
     columns = lambda f: KhatriRao(  # noqa: E731
-        model.array_steering(paths.cosine).mT,
-        delay_steering(tones, paths.delay_s) * torch.polar(torch.ones_like(f), 2 * math.pi * f * 5e-3)[:, None],
+        model.array_steering(cosine).mT,
+        delay_steering(tones, delay) * torch.polar(torch.ones_like(f), 2 * math.pi * f * 5e-3)[:, None],
     )
     y, f = columns(true).apply(x), torch.zeros(1, 3).double()
     for _ in range(60):
@@ -113,13 +108,15 @@ def test_the_m_step_is_what_makes_it_follow():
 
 
 def test_cells_take_over_the_paths_of_stage_1():
-    slots, told, whole = draw(2, 4)
+    slots, told, _ = draw(2, 4)
     found, _, state = errors(EmTurbo(SCENE.model, told, delay_lines=64, max_cells=60), slots)
     assert db(found[3]) < -15  # paths as they were told, up to cells that share a line
     assert (state["activity"] > 0.5).sum(-1).tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("setting", [{"num_symbols": 1}, {"num_paths": 0}])
+@pytest.mark.parametrize(
+    "setting", [{"num_symbols": 1}, {"num_paths": 0}, {"em_steps": 0}, {"delay_lines": 1}, {"delay_std_s": 0}]
+)
 def test_settings_are_checked(setting):
-    with pytest.raises(ValueError, match="expected at least"):
+    with pytest.raises(ValueError, match="expected a"):
         EmTurbo(SCENE.model, **setting)

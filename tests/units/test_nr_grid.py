@@ -106,9 +106,6 @@ def test_ports_are_told_apart_by_delay(settings, floor_db, edge_db):
         return
     assert error_db(known.y, 20) < floor_db and error_db(known.y, 0) < edge_db
     assert error_db(tiled.y, 20) < -30 and error_db(tiled.y, 0) < -20
-    # swapping two ports is not mistaken for the truth: the error of a wrong answer is of the channel's size
-    swapped = (tiled.y.flip(1) - want).abs().square().mean() / scale
-    assert swapped > 1
 
 
 def test_windows_that_tile_are_a_matched_filter():

@@ -153,6 +153,9 @@ def test_offsets_follow_their_laws_and_start_at_zero():
     assert float(steps[:, 0].std()) == pytest.approx(2 * math.pi * 2.0 * 5e-3, rel=0.3)
     scene = SrsPaths(num_symbols=40, timing_spread_s=2e-9, timing_drift_s=1e-9)
     assert scene.model.timing_var == pytest.approx(4e-18 + 1e-18 * sum(range(40)) / 40)
+    # slots of another length say their own
+    few = next(SrsPaths(**SMALL, timing_spread_s=0.0, timing_drift_s=1e-9).slots(41, gen("walk")))
+    assert few.about.constants["timing_spread_s"] == pytest.approx(1e-9 * 20**0.5)
 
 
 def test_the_downlink_differs_by_one_gain_per_antenna():

@@ -9,7 +9,7 @@ from hhat import registry
 
 SOURCE = Path(__file__).parents[2] / "src" / "hhat"
 ORDER = (
-    ["types", "random", "registry", "settings"],
+    ["types", "random", "registry", "registered_experiments", "settings"],
     ["ops"],
     ["impairments", "nr"],
     ["nets"],

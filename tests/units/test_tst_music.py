@@ -2,15 +2,18 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 import hhat
+from hhat.extrapolation.columns import channel_at
+from hhat.extrapolation.joint_ml import JointMl
 from hhat.extrapolation.model import Offsets, Paths, Sounding, delay_steering, sounded
 from hhat.extrapolation.normal import Free, Linear, Task
 from hhat.extrapolation.path_spectrum import path_spectrum
-from hhat.extrapolation.r_tst_music import RTstMusic, energy, fitted
+from hhat.extrapolation.r_tst_music import RTstMusic, energy
 from hhat.extrapolation.tree import noise_level, tree
 from hhat.extrapolation.tst_music import TstMusic, symbols_alone
 from hhat.ops import Hops, Identity, Kron, Select
@@ -181,7 +184,7 @@ def test_what_the_method_fits_is_the_models_channel_at_its_paths_and_offsets():
     h, obs = seen(paths, offsets, 1e-8)
     task = Task.make(MODEL, sounded(MODEL, obs), TIMES, Linear())
     point = task.point(paths, offsets)
-    assert torch.allclose(fitted(task, point, MODEL.tones_hz().expand(4, -1)).permute(0, 3, 1, 2), h, atol=1e-12)
+    assert torch.allclose(channel_at(task, point), h, atol=1e-12)
     assert float(energy(task, point)) == pytest.approx(1e-8 * obs.y.numel(), rel=0.1)
 
 
@@ -195,3 +198,29 @@ def test_a_strong_path_hides_a_weak_one_until_it_is_cancelled():
     before, after = path_spectrum(task, point, 1, delays)[0], path_spectrum(task, point, 1, delays, (0,))[0]
     assert abs(float(delays[before.argmax()]) - 1e-6) < 2e-8
     assert abs(float(delays[after.argmax()]) - 2.5e-6) < 2e-8
+
+
+@pytest.mark.parametrize("make", [TstMusic, RTstMusic, partial(JointMl, rounds=1)])
+def test_where_noise_hides_every_path_the_variance_covers_what_was_missed(make):
+    slot = replace(SCENE, snr_db=-25.0).draw(6, generator("hidden"))
+    for noise_var in (slot.obs.noise_var, None):
+        est = hhat.solve(make(SCENE.model, num_paths=2), replace(slot.obs, noise_var=noise_var))
+        assert not est.info["num_paths"].any()
+        error = (est.belief.mean - slot.truth.h).abs().square().mean((1, 2, 3))
+        told = est.belief.var.mean((1, 2, 3))
+        assert (told > error / 3).all() and (told < 100 * error).all()
+
+
+def test_one_antenna_of_unknown_noise_is_estimated_as_with_known():
+    model = Sounding(1, 1, tuple(120e3 * n for n in range(60)))
+    op = Kron(Identity((1,)), Hops(INDEX, 60))
+    paths = paths_of([1e-6, 3e-6], [(0.0, 0.0), (0.0, 0.0)], [1.0, 0.6j])
+    h = model.channel(paths, Offsets(torch.zeros(1, 4).double(), torch.zeros(1, 4).double()), TIMES)
+    y = op.apply(h)
+    y = y + complex_normal(tuple(y.shape), generator("one antenna"), torch.complex128, 1e-3)
+    for make in (TstMusic, RTstMusic):
+        for noise_var in (1e-3, None):
+            est = hhat.solve(make(model, num_paths=4), Observation(y, op, noise_var))
+            assert est.info["num_paths"].min() >= 2 and nmse(est.belief.mean, h) < 0.05
+        # two paths fill a good part of 30 delays
+        assert 0.5e-3 < float(est.info["noise_var"].mean()) < 4e-3

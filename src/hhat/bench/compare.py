@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hhat.bench.metrics import Value, mean_interval, pooled_interval_db
-from hhat.bench.summary import Group, summarise
+from hhat.bench.summary import SQUARED, Group, summarise
 
 PAIRED_DB = {
     "nmse_db": ("ratio",),
@@ -46,8 +46,8 @@ def difference(metric: str, first: Group, second: Group) -> Value | None:
     """metric(first) - metric(second) on their common blocks with its 95 % interval; None where it does not apply.
 
     nmse_db, nmse_pooled_db: 10 log10 of the ratio of mean errors, paired by realisation (delta method for a ratio),
-    so that what both methods find hard cancels. Means of kept arrays: paired, Student's t. Everything else: the two
-    intervals as if independent.
+    so that what both methods find hard cancels. Means of kept arrays, and roots of means: paired, Student's t (roots by
+    the delta method). Everything else: the two intervals as if independent.
     """
     first, second = common([first, second])
     if not first.cells:
@@ -60,6 +60,10 @@ def difference(metric: str, first: Group, second: Group) -> Value | None:
         a, b = first.array(metric), second.array(metric)
         if a.shape == b.shape:
             return mean_interval(a - b)
+    if first.has(metric + SQUARED) and second.has(metric + SQUARED):
+        a, b = first.array(metric + SQUARED).double(), second.array(metric + SQUARED).double()
+        if a.shape == b.shape:
+            return mean_interval(_about_root(a) - _about_root(b))
     a, b = measured(metric, first), measured(metric, second)
     if a is None or b is None:
         return None
@@ -72,3 +76,9 @@ def _ratios(metric: str, cells: Group) -> Tensor:
     """Squared error over energy per realisation, or over nothing where strong realisations are to weigh more."""
     ratio = cells.array(PAIRED_DB[metric][0]).double()
     return ratio * cells.array("energy").double() if metric == "nmse_pooled_db" else ratio
+
+
+def _about_root(squared: Tensor) -> Tensor:
+    """Numbers whose mean is the root of the mean of `squared`, and whose spread is that of it to first order."""
+    mean = squared.mean()
+    return (mean + squared) / (2 * mean.sqrt())

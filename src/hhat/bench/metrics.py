@@ -145,6 +145,11 @@ def ratio_interval(above: Tensor, below: Tensor) -> Value:
     return _ratio_interval(above, below, float)
 
 
+def root_interval(squared: Tensor) -> Value:
+    """Root of the mean of squared errors with its 95 % interval (delta method on the logarithm, never below 0)."""
+    return _ratio_interval(squared, torch.ones_like(squared), math.sqrt)
+
+
 def median_interval_db(ratios: Tensor) -> Value:
     """10 log10 of the median with the distribution-free 95 % interval of order statistics.
 

@@ -91,7 +91,8 @@ class Table:
         for label, point in list(self._last.items())[:SHOWN]:
             (here,) = [cells for cells in groups if cells.method == label and cells.point == point] or [None]
             value = None if here is None else summarise(self._metric, here)
-            number = "-" if value is None else f"{value.value:.2f} ±{(value.high - value.low) / 2:.2f}"
+            shape = ".2f" if self._metric.endswith("_db") else ".3g"
+            number = "-" if value is None else f"{value.value:{shape}} ±{(value.high - value.low) / 2:{shape}}"
             place = " ".join(f"{key}={setting}" for key, setting in point.items())
             lines.add_row(*map(Text, (label, str(done.get(label, 0)), place, number)))
         return Group(self._bar(), lines)

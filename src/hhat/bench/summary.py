@@ -15,8 +15,12 @@ from hhat.bench.metrics import (
     median_interval_db,
     pooled_interval_db,
     ratio_interval,
+    root_interval,
 )
 from hhat.bench.store import Cell
+
+SQUARED = "_squared"
+"""Ending of a kept array whose root of the mean is the metric of the name before it"""
 
 Row = dict[str, Any]
 """{"method", "point", "metric", "value", "low", "high", "n", "seconds", "seed"}
@@ -99,7 +103,10 @@ def unfolded(cells: Group) -> list[Group]:
             {key.partition("@")[0]: array for key, array in cell.arrays.items() if key.partition("@")[2] == axis}
             for cell in cells.cells
         ]
-        for place in range(min(array.shape[1] for kept in along for array in kept.values())):
+        lengths = {array.shape[1] for kept in along for array in kept.values()}
+        if len(lengths) > 1:
+            raise ValueError(f"{cells.method}: expected arrays of one length along '{name}', got {sorted(lengths)}")
+        for place in range(*lengths):
             here = [{key: array[:, place] for key, array in kept.items()} for kept in along]
             found.append(_with_arrays(cells, {**cells.point, name: int(first or 0) + place * int(step or 1)}, here))
     return found
@@ -169,7 +176,7 @@ ENDINGS: Mapping[str, Callable[[Tensor], Value]] = {"_median_db": median_interva
 
 def summarise(name: str, cells: Group) -> Value | None:
     """One metric of a group. A name that is not in METRICS: with one of ENDINGS, of the array `<name>_ratio` where that
-    is kept; else the mean of the kept array of that name."""
+    is kept; the root of the mean of `<name>_squared`; else the mean of the kept array of that name."""
     if name in METRICS:
         try:
             return METRICS[name](cells)
@@ -181,6 +188,8 @@ def summarise(name: str, cells: Group) -> Value | None:
         ratio = name.removesuffix(ending) + "_ratio"
         if name.endswith(ending) and cells.has(ratio):
             return interval(cells.array(ratio))
+    if cells.has(name + SQUARED):
+        return root_interval(cells.array(name + SQUARED))
     if not cells.has(name):
         if cells.is_bound or cells.along:  # a bound keeps its ratio alone
             return None

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hhat import __version__
-from hhat.cli import about, bound, calibrate, estimate, files, runs, store, train
+from hhat.cli import about, bound, calibrate, estimate, files, runs, store, track, train
 from hhat.cli.common import FAILED, INTERRUPTED, WRONG
 
 USAGE: type[Exception] = typer.BadParameter.__mro__[2]
@@ -27,6 +27,7 @@ for verb in (
     files.simulate,
     files.inspect,
     estimate.estimate,
+    track.track,
     calibrate.calibrate,
     bound.bound,
     train.train,

@@ -52,7 +52,7 @@ def calibrate(
 
     e0 is the share of its power that a beam loses by them; e1 the same without what a common shift of all angles costs.
     Both are expected values; where the file tells the true gains, the true ones stand beside. Exits with 3 where the
-    echoes do not suffice: the file written says so.
+    echoes do not suffice: the file written says so, and what is missing stands on stderr.
     """
     from hhat import registry
     from hhat.random import generator
@@ -82,7 +82,7 @@ def calibrate(
     else:
         _show(document)
     if found.status.name != "OK":
-        complain(f"{file}: {found.status.name}: {found.status.text}")
+        complain(f"{file}: {found.status.name}: {found.text}")
         raise typer.Exit(FAILED)
 
 
@@ -119,7 +119,8 @@ def _document(found: "Calibration", kappa: Any) -> dict[str, Any]:
     document["phase_sd_rad"] = found.phase_var.sqrt().tolist()
     if kappa is not None:
         truth = kappa.reshape(-1, kappa.shape[-1])[-1]
-        errors, before = (gain_errors(k, truth) for k in (found.kappa.cpu(), torch.ones_like(truth)))
+        at = found.positions.cpu()
+        errors, before = (gain_errors(k, truth, at) for k in (found.kappa.cpu(), torch.ones_like(truth)))
         document |= {"e0": float(errors.e0), "e1": float(errors.e1), "shift_u": float(errors.shift_u)}
         document["e0_uncalibrated"] = float(before.e0)
     return document
@@ -143,7 +144,9 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "unknown"
+    if not math.isfinite(value):
+        return "unknown"
+    return f"{value:.2e}" if 0 < abs(value) < 0.01 else f"{value:.3g}"
 
 
 def _rms(values: list[float]) -> float:

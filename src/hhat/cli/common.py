@@ -1,9 +1,10 @@
 """What all verbs share: their common options, and how they answer."""
 
+import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -88,13 +89,30 @@ def complain(words: str) -> None:
     print("hhat: " + " ".join(words.split()), file=sys.stderr)
 
 
-def digits(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.2f}"
+def digits(value: float | None, metric: str = "nmse_db") -> str:
+    """Two decimals; below 0.1 three digits, of what is not in dB (an e0 of 4.75e-04)."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if metric.endswith("_db") or value == 0 or abs(value) >= 0.1:
+        return f"{value:.2f}"
+    return f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.2e}"
+
+
+def judge(status: dict[str, int], file: Any) -> None:
+    """Exit code 3 and one line where an estimate did not end well. status: how many ended how."""
+    from hhat.types import Status
+
+    bad = {name: count for name, count in status.items() if name != "OK"}
+    if bad:
+        words = "; ".join(f"{count} {name} ({Status[name].text})" for name, count in bad.items())
+        complain(f"{file}: {sum(bad.values())} of {sum(status.values())} estimates are not OK: {words}")
+        raise typer.Exit(FAILED)
 
 
 def interval(row: dict[str, Any]) -> str:
     low, high = row.get("low"), row.get("high")
-    return "" if low is None or high is None else f"[{digits(low)}, {digits(high)}]"
+    metric = row.get("metric", "nmse_db")
+    return "" if low is None or high is None else f"[{digits(low, metric)}, {digits(high, metric)}]"
 
 
 def duration(seconds: float | None) -> str:
@@ -104,3 +122,18 @@ def duration(seconds: float | None) -> str:
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds / 1e-6:.3g} us"
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, words: str, done: int = 0) -> Iterator[Any]:
+    """A progress bar on stderr where that is a terminal; yields a function that takes what is done since."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task(words, total=total, completed=done)
+        yield lambda count: bar.advance(line, count)

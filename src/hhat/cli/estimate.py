@@ -2,15 +2,12 @@
 
 import contextlib
 import math
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hhat.cli.common import (
-    FAILED,
     Device,
     Json,
     MaxBytes,
@@ -21,17 +18,18 @@ from hhat.cli.common import (
     digits,
     duration,
     interval,
+    judge,
     prepare,
     print_json,
     print_pairs,
     print_table,
+    progress_bar,
 )
 from hhat.cli.scoring import parse_score, score_rows, squared_ratios
-from hhat.cli.task import Tally, Task
+from hhat.cli.task import Tally, Task, file_settings, noise_words
 
 if TYPE_CHECKING:
     from hhat.methods.auto import Choice
-    from hhat.types import Estimate, Slot
 
 BATCH_ENTRIES = 2**15
 """Received samples estimated at a time: keeps the working set of the hungriest method below 0.5 GB."""
@@ -77,7 +75,7 @@ def estimate(
     from hhat.settings import pairs
 
     wanted = parse_score(score)
-    given = _settings(pairs(settings)) | ({} if weights is None else {"weights": str(weights)})
+    given = file_settings(pairs(settings)) | ({} if weights is None else {"weights": str(weights)})
     task = Task(file, method, prior, given, seed, prepare(device, threads), max_bytes, _gains(calibration))
     with io.opened(file, max_bytes) as contents:
         layout = layout_of(contents)
@@ -91,7 +89,7 @@ def estimate(
     tally = Tally()
     document: dict[str, Any] = {"file": str(file)}
     choice: Choice | None = None
-    with _sink(out, file, max_bytes) as sink, _bar(total, f"estimating {file.name}") as advance:
+    with _sink(out, file, max_bytes) as sink, progress_bar(total, f"estimating {file.name}") as advance:
         for number, slot in enumerate(io.batches(file, size, max_bytes=max_bytes)):
             slot = task.calibrated(slot)
             choice = choice or task.choice(slot)
@@ -99,7 +97,7 @@ def estimate(
             if number == 0:
                 document |= {"kind": slot.about.kind, "method": choice.name, "why": choice.why}
                 document |= {name: found.info[name] for name in ("method", "why") if name in found.info}
-                document["noise_var"] = _noise(found, slot)
+                document["noise_var"] = noise_words(found, slot)
                 if sink is not None:
                     sink.describe(document["method"], document["why"])
             if sink is not None:
@@ -121,20 +119,7 @@ def estimate(
         print_json(document)
     else:
         _show(document)
-    _judge(tally, file)
-
-
-def _settings(settings: dict[str, str]) -> dict[str, Any]:
-    """`samples` (of the covariance prior) names a capture whose truth is taken."""
-    from hhat import io
-
-    found: dict[str, Any] = dict(settings)
-    if "samples" in found:
-        slot = io.read(found["samples"])
-        if slot.truth is None:
-            raise ValueError(f"{found['samples']}: truth/h: missing; a covariance is sampled from known channels")
-        found["samples"] = slot.truth.h.flatten(0, -1 - len(slot.obs.op.in_shape))
-    return found
+    judge(tally.status, file)
 
 
 def _gains(path: Path | None) -> Any:
@@ -147,14 +132,6 @@ def _gains(path: Path | None) -> Any:
     if found.status.name != "OK":
         complain(f"{path}: {found.status.name}: {found.status.text}")
     return found
-
-
-def _noise(found: "Estimate", slot: "Slot") -> str:
-    from hhat.io.assemble import ESTIMATED
-
-    if ESTIMATED in slot.about.snr_definition:
-        return ESTIMATED.removeprefix("noise_var ")
-    return "given" if slot.obs.noise_var is not None else str(found.info.get("noise_var_source", "not used"))
 
 
 def _show(document: dict[str, Any]) -> None:
@@ -185,35 +162,9 @@ def _show(document: dict[str, Any]) -> None:
         print_pairs([("", f"and {len(rows) - SHOWN} more; --json has all")])
 
 
-def _judge(tally: Tally, file: Path) -> None:
-    """Exit code 3 and one line where an estimate did not end well."""
-    from hhat.types import Status
-
-    bad = {name: count for name, count in tally.status.items() if name != "OK"}
-    if bad:
-        words = "; ".join(f"{count} {name} ({Status[name].text})" for name, count in bad.items())
-        complain(f"{file}: {sum(bad.values())} of {tally.items} estimates are not OK: {words}")
-        raise typer.Exit(FAILED)
-
-
 def _sink(out: Path | None, file: Path, max_bytes: float) -> Any:
     if out is None:
         return contextlib.nullcontext()
     from hhat.io.estimates import estimates_file
 
     return estimates_file(out, file, max_bytes)
-
-
-@contextlib.contextmanager
-def _bar(total: int, words: str) -> Iterator[Any]:
-    """A progress bar on stderr where that is a terminal; yields a function that takes the snapshots done."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        line = bar.add_task(words, total=total)
-        yield lambda count: bar.advance(line, count)

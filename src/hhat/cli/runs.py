@@ -91,7 +91,7 @@ def bench(
                     row["method"],
                     _point(row["point"]),
                     row["metric"],
-                    digits(row["value"]),
+                    digits(row["value"], row["metric"]),
                     interval(row),
                     str(row["n"]),
                     duration(row["seconds"]),

@@ -89,3 +89,25 @@ class Task:
         tally.add(found, time.perf_counter() - started)
         belief = Gaussian(found.belief.mean.cpu(), found.belief.var.cpu())
         return replace(found, belief=belief, status=found.status.cpu())
+
+
+def file_settings(settings: dict[str, str]) -> dict[str, Any]:
+    """`samples` (of the covariance prior) names a capture whose truth is taken."""
+    from hhat import io
+
+    found: dict[str, Any] = dict(settings)
+    if "samples" in found:
+        slot = io.read(found["samples"])
+        if slot.truth is None:
+            raise ValueError(f"{found['samples']}: truth/h: missing; a covariance is sampled from known channels")
+        found["samples"] = slot.truth.h.flatten(0, -1 - len(slot.obs.op.in_shape))
+    return found
+
+
+def noise_words(found: "Estimate", slot: "Slot") -> str:
+    """Where the noise variance came from."""
+    from hhat.io.assemble import ESTIMATED
+
+    if ESTIMATED in slot.about.snr_definition:
+        return ESTIMATED.removeprefix("noise_var ")
+    return "given" if slot.obs.noise_var is not None else str(found.info.get("noise_var_source", "not used"))

@@ -32,8 +32,8 @@ LARGEST_RATIO = 10.0
 STAGES = ("stage1_nmse_db", "stage1_nmse_median_db", "tracking_nmse_db", "tracking_nmse_median_db")
 NOTE = (
     "UMa without line of sight by Sionna, 8 x 4 antennas, 500 tones over 60 MHz, a sounding every 5 ms, 3 km/h, "
-    "uniform random phase and 10 ns rms of timing in every symbol; n counts drops. NMSE of a symbol: over all antennas and "
-    "tones, cut at +10 dB; stage 1: mean over the first block of 2 hops symbols, tracking: mean over the 16 behind it; "
+    "uniform random phase and 10 ns rms of timing in every symbol; n counts drops. NMSE of a symbol: over all antennas "
+    "and tones, cut at +10 dB; stage 1: mean over the first block of 2 hops symbols, tracking: over the 16 behind it; "
     "medians are over drops. SNR: mean |h|^2 of a drop over band, antennas and symbols, over noise_var. Methods of one "
     "block are run again on every block. Trackers start from joint-ml where nothing else is said; genie-hold knows the "
     "channel of each tone's last visit. seconds_per_symbol: of tracking, one thread, a user in a batch of one block."

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import hhat
 from hhat.bench.experiment import Measurement, Point
+from hhat.bench.summary import SQUARED
 from hhat.scenarios.echoes import EchoScene
 from hhat.sensing.accuracy import gain_errors
 from hhat.sensing.angle_delay import search
@@ -16,8 +17,10 @@ from hhat.sensing.detector import position_m
 from hhat.sensing.echoes import Echoes, EchoTruth
 from hhat.sensing.gradient import Gradient
 from hhat.sensing.losses import PeakLoss, ResidualLoss
+from hhat.sensing.scatter import dominant, second_moment
 from hhat.sensing.scores import IN_CELL_M, IN_CELL_U
-from hhat.sensing.threshold import closed_form_threshold
+from hhat.sensing.threshold import closed_form_threshold, empirical_threshold
+from hhat.sensing.views import aligned_views
 from hhat.types import Slot, Status
 
 PAPER = "Mateos-Ramos et al. 2025"
@@ -31,7 +34,7 @@ METRICS = (
     "position_rmse_in_cell_m",
     "angle_rmse_in_cell_deg",
     "range_rmse_in_cell_m",
-    "false_alarm_rate",
+    "closed_form_false_alarm",
 )
 Gains = Callable[[Slot], tuple[Tensor | None, Status]]
 """From the calibrating snapshots, truth included, to the gains (None: ones) and how that ended"""
@@ -68,6 +71,13 @@ def ones(slot: Slot) -> tuple[None, Status]:
     return None, Status.OK
 
 
+def genie(slot: Slot) -> tuple[Tensor, Status]:
+    """The dominant eigenvector with angle and range of each target known: what no calibrator of the kind can beat."""
+    here = slot.truth.present[:, 0]
+    z = aligned_views(slot.obs.rows(here), slot.truth.u[here, 0], slot.truth.range_m[here, 0]).z
+    return dominant(second_moment(z, torch.ones(len(z)))), Status.OK
+
+
 def calibrated(calibrator: Calibrator | None) -> Gains:
     """None: what `hhat.calibrate` takes by itself."""
 
@@ -102,33 +112,38 @@ def part(slot: Slot, rows: slice) -> Slot:
 
 
 def scored(slot: Slot, kappa: Tensor | None, false_alarm: float) -> dict[str, Tensor]:
-    """METRICS, one number each: of one array's gains over its snapshots. Errors are those of detected targets."""
+    """What METRICS are made of, one number each, of one array's gains over its snapshots.
+
+    The threshold is that of these gains' own statistics in the empty snapshots; errors are those of detected targets,
+    as mean squares: over arrays these are averaged, then the root is taken.
+    """
     echoes: Echoes = slot.obs
     truth: EchoTruth = slot.truth
     k = torch.ones_like(truth.kappa) if kappa is None else kappa
     found = search(echoes, kappa, refine_steps=REFINE_STEPS)
-    above = found.statistic > closed_form_threshold(echoes, false_alarm)
     present = truth.present[:, 0]
-    seen = present & above
+    empty = found.statistic[~present]
+    seen = present & (found.statistic > empirical_threshold(empty, false_alarm))
     u, range_m = found.u - truth.u[:, 0], found.range_m - truth.range_m[:, 0]
     away = (position_m(found.u, found.range_m) - position_m(truth.u[:, 0], truth.range_m[:, 0])).norm(dim=-1)
     degrees = (found.u.asin() - truth.u[:, 0].asin()).rad2deg()
     cell = seen & (range_m.abs() < IN_CELL_M) & (u.abs() < IN_CELL_U)
-    values = (
-        gain_errors(k, truth.kappa).e0,
-        seen.sum() / present.sum().clamp_min(1),
-        rms(away[seen]),
-        rms(away[cell]),
-        rms(degrees[cell]),
-        rms(range_m[cell]),
-        (above & ~present).sum() / (~present).sum().clamp_min(1),
-    )
-    return {name: value.reshape(1) for name, value in zip(METRICS, values, strict=True)}
+    let_through = found.statistic > closed_form_threshold(echoes, false_alarm)
+    values = {
+        "e0": gain_errors(k, truth.kappa).e0,
+        "detection_probability": seen.sum() / present.sum().clamp_min(1),
+        "position_rmse_m" + SQUARED: mean_square(away[seen]),
+        "position_rmse_in_cell_m" + SQUARED: mean_square(away[cell]),
+        "angle_rmse_in_cell_deg" + SQUARED: mean_square(degrees[cell]),
+        "range_rmse_in_cell_m" + SQUARED: mean_square(range_m[cell]),
+        "closed_form_false_alarm": let_through[~present].double().mean(),
+    }
+    return {name: value.reshape(1) for name, value in values.items()}
 
 
-def rms(errors: Tensor) -> Tensor:
-    """Root of the mean square; not a number without errors."""
-    return errors.double().square().mean().sqrt()
+def mean_square(errors: Tensor) -> Tensor:
+    """Not a number without errors."""
+    return errors.double().square().mean()
 
 
 METHODS = {

@@ -45,9 +45,10 @@ EXPERIMENT = Experiment(
         ),
     ),
     note="One block is one array, 16,384 snapshots to calibrate and 12,288 others to search, half of them with a "
-    "target; n counts arrays, intervals are over them (Student's t). Thresholds in closed form, per sector; "
-    "false_alarm_rate is what they let through. Grid search of 100 x 100, refined. RMSE of detected targets; in cell: "
-    "within 0.03 in sin angle and 1.5 m. SNR: of one target, fully integrated over antennas and subcarriers. loss-14, "
-    "loss-15: the paper's, 400 steps of 512 snapshots, noise of unit variance, not projected; the same projected "
-    "beside them. default is what hhat.calibrate takes.",
+    "target; n counts arrays, intervals are over them (Student's t). Thresholds are empirical: each array and "
+    "row has its own, from the empty ones of the snapshots searched; closed_form_false_alarm is what the closed "
+    "form would let through. Grid search of 100 x 100, refined. RMSE: root of the mean over arrays of the mean "
+    "square over detected targets; in cell: within 0.03 in sin angle and 1.5 m. SNR: of one target, fully "
+    "integrated over antennas and subcarriers. loss-14, loss-15: of the paper, 400 steps of 512 snapshots, unit "
+    "noise, not projected; the same projected beside them. default is what hhat.calibrate takes.",
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from hhat.extrapolation.columns import ARRAY_TYPE, TONE_TYPE, Columns, columns, whole_band
@@ -15,14 +15,18 @@ from hhat.extrapolation.task import Doppler, Point, Task
 from hhat.ops.linalg import eigh, squared
 
 NULL = 1e-12
-"""Eigenvalues of the scaled information below this share of the largest are gauges: nothing is known along them."""
+"""Eigenvalues of the scaled information below this share of the largest are 0: nothing is known along them."""
+MOVES = 1e-6
+"""A direction of which nothing is known is no gauge where it moves the channel by more than this share of what the
+parameters, each on its own, would."""
 
 
 class Bound(NamedTuple):
     """Cramer-Rao bound of one channel per batch item.
 
     delay_std    (*batch, path) seconds; relative_delay_std: of delay_k - delay_0, which alone gains from hops
-    var          (*batch, 1, symbol, subcarrier): error of the channel, mean over the antennas
+    var          (*batch, 1, symbol, subcarrier): error of the channel, mean over the antennas; infinite where the
+                 pilots leave it open
     nmse         (*batch, symbol): error energy over channel energy, whole band
     band_nmse    (*batch, symbol, part): the same in each part of the band that some symbol sounds
     eigenvalues  (*batch, parameter) of the information, scaled to unit diagonal, ascending
@@ -53,7 +57,8 @@ def channel_bound(
       C = F^+,  F = 2 / noise_var Re J^H J (+ prior precisions);   var = mean over antennas of diag(J_h C J_h^T)
     times: of the symbols (default: one per period); doppler: how phases turn, `Linear()` (default) or `Free()`
     priors: those of Doppler shifts and timing (the hybrid bound, what an estimator with priors is held against); else
-            the pseudo-inverse, since a common Doppler shift hides in the phases
+            the pseudo-inverse, since a common Doppler shift hides in the phases. No bound of a channel that moves along
+            what is not known (more unknowns than pilots): there var is infinite; delay_std leaves such directions out
     gain_var: E|gain|^2 of a prior on the gains besides, None: none
     known_offsets: phases and timings are told
     Source: Kay 1993, chapter 3; hybrid bound: Van Trees 1968, section 2.4.
@@ -76,6 +81,8 @@ def channel_bound(
     own = delay.diagonal(dim1=-2, dim2=-1)
     relative = own + own[:, :1] - 2 * delay[:, 0]
     var = tone_variance(task, point, covariance)
+    open_, each = (tone_variance(task, point, x) for x in _unknown(info, fixed))
+    var = torch.where(open_ > MOVES * each, torch.inf, var)
     h = model.channel(Paths(*full[:5]), Offsets(*full[5:]), task.times)
     power = squared(h).mean(-3).reshape(var.shape)
     parts = var[..., task.index].sum(-1) / power[..., task.index].sum(-1)
@@ -97,11 +104,24 @@ def inverse(
     info: Float[Tensor, "item parameter parameter"], fixed: Tensor
 ) -> tuple[Float[Tensor, "item parameter parameter"], Float[Tensor, "item parameter"]]:
     """Pseudo-inverse of an information matrix, 0 for what is fixed, and its eigenvalues at unit diagonal."""
-    scale = info.diagonal(dim1=-2, dim2=-1).clamp_min(torch.finfo(info.dtype).tiny).rsqrt()
-    values, vectors = eigh(scale[:, :, None] * info * scale[:, None])
+    scale, values, vectors = _scaled(info)
     weight = torch.where(values > NULL * values[:, -1:], 1 / values, 0.0)
     covariance = scale[:, :, None] * ((vectors * weight[:, None]) @ vectors.mT) * scale[:, None]
     return covariance.masked_fill(fixed[:, :, None] | fixed[:, None], 0), values
+
+
+def _scaled(info: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What takes the diagonal to 1, and the eigenvalues and eigenvectors there."""
+    scale = info.diagonal(dim1=-2, dim2=-1).clamp_min(torch.finfo(info.dtype).tiny).rsqrt()
+    return scale, *eigh(scale[:, :, None] * info * scale[:, None])
+
+
+def _unknown(info: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+    """Covariances of one unit along every direction of which nothing is known, and along every parameter."""
+    scale, values, vectors = _scaled(info)
+    scale = scale.masked_fill(fixed, 0)
+    none = (values <= NULL * values[:, -1:]).to(info.dtype)
+    return scale[:, :, None] * ((vectors * none[:, None]) @ vectors.mT) * scale[:, None], scale.square().diag_embed()
 
 
 def tone_variance(
@@ -114,6 +134,12 @@ def tone_variance(
     """
     made, basis = columns(task, point), task.doppler.basis(task.times)
     return _seen(task, point, made, covariance + 0j, lambda rows, m: _mapped(rows, m, made.turn, point.gain, basis))
+
+
+def unseen(mask: Bool[Tensor, "item path"], noise_var: Float[Tensor, " item"], samples: int) -> Float[Tensor, " item"]:
+    """Power per entry of a channel of which no path was found: noise_var / sqrt(samples), the standard deviation of the
+    mean noise power, in which it hides; 0 where there is any path. No curvature tells it: nothing is certain of 0."""
+    return torch.where(mask.any(-1), 0.0, noise_var / samples**0.5)
 
 
 def spread_variance(

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hhat.extrapolation.bound import unseen
 from hhat.extrapolation.fit import gain_power, timing_search
 from hhat.extrapolation.follow import Follower, Window, moved, now_channel, packed, unpacked
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
-from hhat.extrapolation.normal import Normal, Point, Task, normal_at
+from hhat.extrapolation.normal import Normal, normal_at
+from hhat.extrapolation.task import Point, Task
 from hhat.extrapolation.uncertainty import averaged, channel_variance, path_covariance, unaccounted, with_misfit
 from hhat.methods.base import relative_change
 from hhat.ops.linalg import cholesky, squared
@@ -57,12 +59,12 @@ class PathEkf(Follower):
         told = self._told(window, paths, covariance, zero)
         return {**told, "misfit": zero, "followed": zero}
 
-    def follow(self, state: State, window: Window, elapsed_s: Float[Tensor, " item"]) -> State:
-        model, noise, zero = self._model(), window.noise_var[:, None, None, None], elapsed_s.new_zeros(())
+    def follow(self, state: State, window: Window, elapsed_s: float) -> State:
+        model, noise = self._model(), window.noise_var[:, None, None, None]
         newest = Sounded(window.y[:, :, :1], window.index[:1], noise)
         paths, covariance = self._ahead(unpacked(state), state["covariance"], elapsed_s)
         found = timing_search(model, paths, newest, window.times_s[:1], coherent=True)
-        expected = now_channel(model, moved(paths, zero, found.phase_rad, found.timing_s))
+        expected = now_channel(model, moved(paths, 0.0, found.phase_rad, found.timing_s))
         own = channel_variance(model, paths, covariance, window.times_s[:1])[:, 0, window.index[0]].mean(-1)
         seen = averaged(state, unaccounted(window.newest(), expected[..., window.index[0]], window.noise_var + own))
         # the timing before this symbol's was one draw, this one's is another
@@ -75,18 +77,18 @@ class PathEkf(Follower):
         change = relative_change(now_channel(model, paths), expected, 2)
         return {**state, **told, **seen, "change": change}
 
-    def _ahead(self, paths: Paths, covariance: Tensor, elapsed_s: Tensor) -> tuple[Paths, Tensor]:
+    def _ahead(self, paths: Paths, covariance: Tensor, elapsed_s: float) -> tuple[Paths, Tensor]:
         """Paths and their covariance at the next symbol, before it is seen; noise grows with the time."""
-        zero, rate = elapsed_s.new_zeros(()), 2 * math.pi * elapsed_s[:, None]
-        new = moved(paths, elapsed_s[:, None], zero, zero)
-        turn = torch.polar(torch.ones_like(rate), rate * paths.doppler_hz)
+        zero, rate = paths.delay_s.new_zeros(()), 2 * math.pi * elapsed_s
+        new = moved(paths, elapsed_s, zero, zero)
+        turn = torch.polar(torch.ones_like(paths.doppler_hz), rate * paths.doppler_hz)
         im, re, delay, u, v, doppler = covariance.unflatten(1, (6, -1)).unbind(1)
-        gain = turn[..., None] * torch.complex(re, im) + (1j * new.gain * rate)[..., None] * doppler
+        gain = turn[..., None] * torch.complex(re, im) + (1j * rate * new.gain)[..., None] * doppler
         rows = torch.stack([gain.imag, gain.real, delay, u, v, doppler], 1).flatten(1, 2)
         im, re, *rest = rows.unflatten(2, (6, -1)).unbind(2)
-        gain = turn[:, None] * torch.complex(re, im) + (1j * new.gain * rate)[:, None] * rest[-1]
+        gain = turn[:, None] * torch.complex(re, im) + (1j * rate * new.gain)[:, None] * rest[-1]
         full = torch.stack([gain.imag, gain.real, *rest], 2).flatten(2)
-        one, steps = paths.mask.double(), (elapsed_s / self._model().period_s)[:, None]
+        one, steps = paths.mask.double(), elapsed_s / self._model().period_s
         fading = self.forgetting * squared(new.gain) / 2
         walk = [one * std**2 for std in (self.delay_std_s, self.cosine_std, self.cosine_std, self.doppler_std_hz)]
         return new, full + torch.cat([steps * part for part in (fading, fading, *walk)], 1).diag_embed()
@@ -94,6 +96,7 @@ class PathEkf(Follower):
     def _told(self, window: Window, paths: Paths, covariance: Tensor, misfit: Tensor) -> State:
         model, tones = self._model(), window.index[0]
         var = channel_variance(model, paths, covariance, window.times_s[:1])
+        var = var + unseen(paths.mask, window.noise_var, window.y[0].numel())[:, None, None]
         left = unaccounted(window.newest(), now_channel(model, paths)[..., tones], window.noise_var)
         return {
             **packed(paths),
@@ -162,7 +165,7 @@ def updated(
 def _absorbed(point: Point, covariance: Tensor) -> tuple[Paths, Tensor]:
     """Paths as received: phase and timing in gains and delays, and the covariance of those."""
     paths = Paths(point.gain, point.delay, point.cosine, point.rate[..., 0], point.mask)
-    new = moved(paths, point.phase.new_zeros(()), point.phase, point.timing)
+    new = moved(paths, 0.0, point.phase, point.timing)
     turn = torch.polar(torch.ones_like(point.phase), point.phase)[..., None]
     for axis in (1, 2):
         rows = covariance if axis == 1 else covariance.mT

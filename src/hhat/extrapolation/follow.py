@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-from hhat.extrapolation.model import Offsets, Paths, Sounding, sounded
+from hhat.extrapolation.columns import channel_at
+from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, sounded
+from hhat.extrapolation.task import Task
 from hhat.methods.base import Method
 from hhat.methods.solve import solve
 from hhat.ops import Hops, Identity, Kron
@@ -79,8 +81,8 @@ class Follower(Method):
         at the newest symbol, offsets of the symbols of the window against it. Holds `packed` paths and "h_var"."""
 
     @abc.abstractmethod
-    def follow(self, state: State, window: Window, elapsed_s: Float[Tensor, " item"]) -> State:
-        """The tracker's part of the next state; elapsed_s since the item's last symbol. state is its items' alone."""
+    def follow(self, state: State, window: Window, elapsed_s: float) -> State:
+        """The tracker's part of the next state of some items; elapsed_s since their last symbol."""
 
     def memory(self, num_tones: int) -> int:
         """Symbols that the state remembers."""
@@ -108,7 +110,7 @@ class Follower(Method):
         now = sounded(self._model(), obs)
         flat = {k: v.flatten(0, lead - 1) if lead else v[None] for k, v in state.items() if isinstance(v, Tensor)}
         flat = self._stepped(flat, state["slot"], now, batch)
-        return {**{k: v.reshape(*batch, *v.shape[1:]) for k, v in flat.items()}, "slot": state["slot"] + 1}
+        return {**{k: v.reshape((*batch, *v.shape[1:])) for k, v in flat.items()}, "slot": state["slot"] + 1}
 
     def read(self, state: State, obs: Observation) -> Estimate:
         model, batch = self._model(), obs.batch_shape
@@ -116,7 +118,10 @@ class Follower(Method):
         live = state["started"]
         if PATH + "gain" in state:
             paths = unpacked(state)
-            mean, var = now_channel(model, paths), state["h_var"]
+            lead = len(batch)
+            flat = {k: v.flatten(0, lead - 1) if lead else v[None] for k, v in state.items() if isinstance(v, Tensor)}
+            mean = channel_later(model, flat, live.new_zeros(1, dtype=torch.float64))[:, :, 0]
+            mean, var = mean.reshape(shape), state["h_var"]
         else:
             paths, mean = None, torch.zeros(shape, dtype=torch.complex128, device=obs.y.device)
             var = mean.real[..., :1, :]
@@ -150,13 +155,15 @@ class Follower(Method):
         going = flat["started"]
         fresh: list[tuple[Tensor, State]] = []
         if bool(going.any()):
-            elapsed = self._model().period_s * (slot - before).double()
-            patterns, which = kept[going].unique(dim=0, return_inverse=True)
+            # items that remember other symbols are apart: as a rule they are all alike
+            missed = torch.cat([(slot - before)[:, None], kept.long()], 1)
+            patterns, which = missed[going].unique(dim=0, return_inverse=True)
             rows = going.nonzero()[:, 0]
             for i, pattern in enumerate(patterns):
                 some = rows[which == i]
-                window = self._window(flat, some, place[pattern], slot)
-                fresh.append((some, self.follow({k: v[some] for k, v in flat.items()}, window, elapsed[some])))
+                window = self._window(flat, some, place[pattern[1:] > 0], slot)
+                elapsed_s = float(self._model().period_s) * int(pattern[0])
+                fresh.append((some, self.follow({k: v[some] for k, v in flat.items()}, window, elapsed_s)))
         if bool(ready.any()):
             some = ready.nonzero()[:, 0]
             fresh.append((some, self._begun(flat, some, place[:first], slot, now.noise_var is not None)))
@@ -225,17 +232,30 @@ def received(paths: Paths, offsets: Offsets, time_s: Tensor) -> tuple[Paths, Off
     return new, Offsets((offsets.phase_rad - phase).flip(-1), (offsets.timing_s - timing).flip(-1))
 
 
-def moved(paths: Paths, time_s: Tensor, phase_rad: Tensor, timing_s: Tensor) -> Paths:
+def channel_later(
+    model: Sounding, state: State, time_s: Float[Tensor, " time"], offsets: Offsets | None = None
+) -> Complex[Tensor, "item rx_ant time subcarrier"]:
+    """The channel of a state's paths, and of what is `around` them where it says so, time_s after its symbol; offsets
+    of phase and timing against that symbol's, 0 where not given."""
+    paths = unpacked(state)
+    items = len(paths.gain)
+    still = time_s.new_zeros(items, len(time_s))
+    y = torch.zeros(items, model.num_rx_ant, len(time_s), 1, dtype=torch.complex128, device=time_s.device)
+    index = torch.zeros(len(time_s), 1, dtype=torch.int64, device=time_s.device)
+    task = Task.make(model, Sounded(y, index, None), time_s)
+    return channel_at(task, task.point(paths, offsets or Offsets(still, still)), state.get("around"))
+
+
+def moved(paths: Paths, time_s: Tensor | float, phase_rad: Tensor, timing_s: Tensor) -> Paths:
     """Paths time_s later, of a symbol with this phase and timing; all broadcast against (*batch, path)."""
     turn = 2 * math.pi * torch.remainder(paths.doppler_hz * time_s, 1.0) + phase_rad
     gain = paths.gain * torch.polar(torch.ones_like(turn), turn)
     return paths._replace(gain=gain, delay_s=paths.delay_s + timing_s)
 
 
-def now_channel(model: Sounding, paths: Paths) -> Complex[Tensor, "*batch rx_ant subcarrier"]:
-    """The channel of paths as received: at time 0, phase and timing 0."""
-    zero = torch.zeros_like(paths.delay_s[..., :1])
-    return model.channel(paths, Offsets(zero, zero), zero.new_zeros(1))[..., 0, :]
+def now_channel(model: Sounding, paths: Paths) -> Complex[Tensor, "item rx_ant subcarrier"]:
+    """The channel of paths alone as received: at time 0, phase and timing 0."""
+    return channel_later(model, packed(paths), paths.delay_s.new_zeros(1))[:, :, 0]
 
 
 def packed(paths: Paths) -> State:

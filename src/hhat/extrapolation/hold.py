@@ -8,12 +8,17 @@ from jaxtyping import Complex, Int
 from torch import Tensor
 
 from hhat.extrapolation.model import Sounding, sounded
+from hhat.extrapolation.search import noise_floor
+from hhat.extrapolation.task import Task
 from hhat.methods.base import Method, relative_change
 from hhat.methods.oamp import Oamp
 from hhat.methods.solve import solve
 from hhat.ops import Fourier, Identity, Kron
 from hhat.priors.hierarchical import pattern_coupled
 from hhat.types import Estimate, Gaussian, Observation, State
+
+STEPS = 40
+"""Of `oamp` on a band part: the operator is the identity, and more change nothing that can be seen"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +31,9 @@ class Hold(Method):
     Every symbol has a phase of its own, so that what is held is turned against what is now: held band parts are of no
     use unless the phase is constant, and no estimate of one visit can change that. The variance says so: that of the
     visit where a tone is sounded; elsewhere twice the power that was seen plus it, infinite for a tone never sounded.
+    Noise that is not given is taken from the quieter half of delays and angles of each symbol (`noise_floor`).
     Raises ValueError without a model, and for other operators.
-    Source: the comparison of Wan & Liu 2024, who track each band part by OAMP; here no message goes from visit to visit.
+    Source: the comparison of Wan & Liu 2024, who track each band part by OAMP; here nothing goes from visit to visit.
     """
 
     tracks: ClassVar[bool] = True
@@ -46,24 +52,25 @@ class Hold(Method):
         now = sounded(model, obs)
         y, index = now.y[..., 0, :], now.index[0]
         shape = (model.columns, model.rows, len(index))
-        noise = None if now.noise_var is None else now.noise_var
+        noise = now.noise_var
+        if noise is None:
+            floor = noise_floor(Task.make(model, now, torch.zeros(1, dtype=torch.float64)))
+            noise = floor.reshape((*obs.batch_shape, 1, 1, 1)).to(y.real.dtype)
         part = Observation(y.unflatten(-2, shape[:2]), Identity(shape), noise, ("column", "row", "tone"))
         est = solve(self.inner or oamp_part(shape), part)
         seen = est.belief.mean.flatten(-3, -2)
         var = est.belief.var.expand(est.belief.mean.shape).flatten(-3, -2).mean(-2, keepdim=True)
-        if bool(torch.isinf(var).any()) and noise is not None:  # least squares claims nothing; its error is the noise
-            var = torch.where(torch.isinf(var), noise[..., 0, :], var)
+        # least squares claims nothing: its error is the noise
+        var = torch.where(torch.isinf(var), noise if noise.ndim == 0 else noise[..., 0, :], var)
         tiny = torch.finfo(var.dtype).tiny
         # a held tone has kept its size and lost its phase: E|h e^{j phi} - h|^2 = 2 |h|^2
         power = seen.abs().square().mean((-2, -1), keepdim=True)
         held = torch.where(state["precision"] > 0, 1 / (2 * power), 0)
         h = state["h"].index_copy(-1, index, seen.to(state["h"].dtype))
-        told = torch.as_tensor(est.info.get("noise_var", torch.inf), dtype=var.dtype, device=var.device)
-        told = told.reshape(*told.shape[: max(told.ndim - 3, 0)], -1)[..., 0] if told.ndim else told
         return {
             "h": h,
             "precision": held.index_copy(-1, index, 1 / var.clamp_min(tiny).expand(*held.shape[:-1], len(index))),
-            "noise_var": told.expand(obs.batch_shape),
+            "noise_var": noise.to(y.real.dtype).expand((*obs.batch_shape, 1, 1, 1))[..., 0, 0, 0],
             "change": relative_change(h, state["h"], 2),
         }
 
@@ -86,7 +93,7 @@ class Hold(Method):
 def oamp_part(shape: tuple[int, int, int]) -> Oamp:
     """OAMP over the angles (column, row) and delays of one band part."""
     columns, rows, tones = (Fourier(size) for size in shape)
-    return Oamp(pattern_coupled(basis=Kron(columns, Kron(rows, tones))))
+    return Oamp(pattern_coupled(basis=Kron(columns, Kron(rows, tones))), max_steps=STEPS, tol=1e-4)
 
 
 def genie_hold(

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hhat.extrapolation.bound import inverse, spread_variance, tone_variance
+from hhat.extrapolation.bound import inverse, spread_variance, tone_variance, unseen
 from hhat.extrapolation.columns import channel_at, residual
 from hhat.extrapolation.fit import descend, gain_power, posterior_information, steered
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, sounded
@@ -29,6 +29,8 @@ AT_ONCE = 2
 """Peaks of the residual that are taken in one step."""
 FIRST = 12
 """Most paths of the first search, which is there for the phases and timings."""
+STARTS = 2
+"""Symbols from which that search starts; the best of them counts. One start alone lost 1 of 48 users in urban cells."""
 SYNC_EVERY = (2, 4)
 """Steps of the first and the second search after which phases and timings are searched again."""
 MARGIN, SPARE = 4.0, 1.5
@@ -49,8 +51,9 @@ GROWN_STEPS, SYNC_STEPS, START_STEPS = 2, 4, 12
 class JointMl(Method):
     """y_m = S_m h(m) + n: paths, their Doppler shifts, and phase and timing of every symbol at their posterior's mode.
 
-      start   at most STRONG paths of symbol 0, one by one; phase and timing of the other symbols by the energy that
-              these paths explain there; one fit of all symbols
+      start   at most STRONG paths of one symbol, one by one; phase and timing of the other symbols by the energy that
+              these paths explain there; one fit of all symbols; then `grow` to FIRST paths and `settle` once. From
+              each of STARTS symbols: the phases and timings of the best are kept, the paths are not
       grow    peaks of what is left of all symbols, compensated and laid side by side as one band (`peaks`), then a few
               Levenberg-Marquardt steps of everything; every SYNC_EVERY steps all symbols are synchronised anew
       settle  paths that are not worth it go; then `rounds` times: what surrounds the paths (`spread`) is taken off,
@@ -68,7 +71,8 @@ class JointMl(Method):
     noise_var None: from the quietest delays and angles, then from the residual; an item that takes all num_paths then
     ends with MAX_STEPS: what is left may be channel. complex128 inside.
     Variance, per tone, mean over antennas: the curvature of the posterior, the rays around the paths, and what the
-    residual holds beyond noise. It does not know of paths that are merged or timings that are a lobe off.
+    residual holds beyond noise; where no path is found, what noise may hide. It does not know of paths that are merged
+    or timings that are a lobe off.
     info: paths (`Paths`), offsets (`Offsets`, 0 at symbol 0), num_paths, residual_ratio (residual over that of noise).
     Source: the refinement of Wan & Liu 2024 made joint: linear Doppler phases, one likelihood, its search and its
     synchronisation are ours.
@@ -89,58 +93,44 @@ class JointMl(Method):
                 raise ValueError(f"joint-ml: {name}: expected at least 1, got {getattr(self, name)}")
 
     def resolve(self, obs: Observation) -> tuple[Method, dict[str, str]]:
-        steps = FIRST + 1 + self.num_paths + self.rounds + 2 if self.max_steps is None else self.max_steps
+        steps = self.num_paths + self.rounds + 1 if self.max_steps is None else self.max_steps
         return replace(self, max_steps=steps), {}
 
     def init(self, obs: Observation, gen: torch.Generator) -> State:
         task = self.task(obs)
-        size = self.num_paths
-        noise = task.noise_var if obs.noise_var is not None else torch.maximum(noise_floor(task), task.noise_var)
-        task = replace(task, noise_var=noise)
-        point = self._started(task)
-        count = torch.zeros(len(task.y), dtype=torch.int64, device=noise.device)
-        return self._packed(point.sized(size), count, count > 0, noise, torch.ones_like(noise), obs)
+        if obs.noise_var is None:
+            task = replace(task, noise_var=torch.maximum(noise_floor(task), task.noise_var))
+        phase, timing = self._offsets(task)
+        point = Point.blank(task, self.num_paths)._replace(phase=phase, timing=timing)
+        stage = torch.zeros(len(task.y), dtype=torch.int64, device=phase.device)
+        return self._packed(point, stage, task.noise_var, torch.ones_like(task.noise_var), obs)
 
     def step(self, state: State, obs: Observation) -> State:
-        """stage: how often a search has grown, or -1 - how often it has settled; again: the second search."""
-        task, point, stage, again = self._unpacked(state, obs)
+        """stage: how often the search has grown, or -1 - how often it has settled."""
+        task, point, stage = self._unpacked(state, obs)
         noise, growing = task.noise_var, stage >= 0
-        settling = ~growing & (stage >= -torch.where(again, self.rounds, 1))
+        settling = ~growing & (stage >= -self.rounds)
+        new_stage = stage
         if bool(growing.any()):
             rows = Rows(None, True).of(growing)
-            part, grown = self._grown(task.some(rows), point.rows(rows))
+            part, more = self._grown(task.some(rows), point.rows(rows), rows.take(stage), SYNC_EVERY[1])
             point = point.put(rows, part)
-            full = point.mask.sum(-1) >= torch.where(again, self.num_paths, FIRST)
-            more = rows.put(growing, grown) & ~full & ~point.mask.all(-1)
-            new_stage = torch.where(growing, torch.where(more, stage + 1, -1), stage)
-            every = torch.where(again, SYNC_EVERY[1], SYNC_EVERY[0])
-            sync = growing & (new_stage > 0) & (new_stage % every == 0)
-            if bool(sync.any()):
-                rows = Rows(None, True).of(sync)
-                part = self._synchronised(task.some(rows), point.rows(rows), None, SYNC_STEPS)
-                point = point.put(rows, part)
-        else:
-            new_stage = stage
+            new_stage = torch.where(growing, torch.where(rows.put(growing, more), stage + 1, -1), stage)
         if bool(settling.any()):
             rows = Rows(None, True).of(settling)
             part = self._settled(task.some(rows), point.rows(rows), rows.take(stage) == -1)
             point = point.put(rows, part)
             new_stage = torch.where(settling, stage - 1, new_stage)
-        known = settling & ~again
-        if bool(known.any()):
-            blank = Point.blank(task, self.num_paths)._replace(phase=point.phase, timing=point.timing)
-            point, new_stage = blank.where(known, point), torch.where(known, 0, new_stage)
-        again = again | known
-        done = again & (new_stage < -self.rounds)
+        done = new_stage < -self.rounds
         if obs.noise_var is None:
             rest = left(task, point, self._found(task, point) if bool(settling.any()) else None)
             noise = torch.where(new_stage < 0, rest, torch.minimum(noise, rest))
             noise = torch.maximum(noise, self.task(obs).noise_var)
             done = done & ~point.mask.all(-1)
-        return self._packed(point, new_stage, again, noise, torch.where(done, 0.0, 1.0), obs)
+        return self._packed(point, new_stage, noise, torch.where(done, 0.0, 1.0), obs)
 
     def read(self, state: State, obs: Observation) -> Estimate:
-        task, point, _, _ = self._unpacked(state, obs)
+        task, point, _ = self._unpacked(state, obs)
         noise = task.noise_var
         point = point.compact()
         found = self._found(task, point)
@@ -186,10 +176,30 @@ class JointMl(Method):
     def _price(self, task: Task) -> float:
         return math.log(task.model.num_subcarriers * task.model.num_rx_ant) + MARGIN
 
-    def _started(self, task: Task) -> Point:
-        """Strong paths of symbol 0, all symbols synchronised with them."""
+    def _offsets(self, task: Task) -> tuple[Tensor, Tensor]:
+        """Phase and timing of all symbols: the best of short searches from each of the first STARTS symbols."""
+        starts = min(STARTS, len(task.times))
+        many = task.some(Rows(torch.arange(len(task.y), device=task.y.device).repeat(starts), True))
+        point = Point.joined([self._started(task, symbol) for symbol in range(starts)])
+        point, live = point.sized(max(FIRST, point.mask.shape[-1])), torch.ones_like(many.noise_var, dtype=torch.bool)
+        for count in range(FIRST):
+            rows = Rows(None, True).of(live)
+            stage = torch.full_like(rows.take(live), count, dtype=torch.int64)
+            part, more = self._grown(many.some(rows), point.rows(rows), stage, SYNC_EVERY[0])
+            point, live = point.put(rows, part), live & rows.put(live, more)
+            if not bool(live.any()):
+                break
+        point = self._settled(many, point, torch.ones_like(live))
+        price = self._price(task) * point.mask.sum(-1) + many.prior_cost(point, gain_power(many))
+        cost = squared(residual(many, point)).sum((-3, -2, -1)) / many.noise_var + price
+        best = cost.unflatten(0, (starts, -1)).argmin(0)
+        chosen = Rows(best * len(task.y) + torch.arange(len(best), device=best.device), True)
+        return chosen.take(point.phase), chosen.take(point.timing)
+
+    def _started(self, task: Task, which: int) -> Point:
+        """Strong paths of one symbol, all symbols synchronised with them."""
         items, symbols = len(task.y), len(task.times)
-        first, ridge = task.symbol(0), gain_power(task)
+        first, ridge = task.symbol(which), gain_power(task)
         size = min(STRONG, self.num_paths)
         point = Point.blank(first, size)
         live = torch.ones(items, dtype=torch.bool, device=task.y.device)
@@ -206,8 +216,8 @@ class JointMl(Method):
         point = gauged(point._replace(phase=phase, timing=timing))
         return descend(task, point, ridge, START_STEPS)[0]
 
-    def _grown(self, task: Task, point: Point) -> tuple[Point, Tensor]:
-        """With the next peaks, and which items had any."""
+    def _grown(self, task: Task, point: Point, stage: Tensor, every: int) -> tuple[Point, Tensor]:
+        """With the next peaks, and which items may have more; all symbols synchronised anew after `every` stages."""
         size = point.mask.shape[-1]
         count = int(point.mask.sum(-1).max())
         some = point.sized(min(count + AT_ONCE, size))
@@ -217,7 +227,13 @@ class JointMl(Method):
         if bool(grown.any()):
             some = appended(some, found, wanted)
             some, _ = descend(task, some, gain_power(task), GROWN_STEPS, grown)
-        return some.sized(size), grown
+        point = some.sized(size)
+        more = grown & ~point.mask.all(-1)
+        sync = more & ((stage + 1) % every == 0)
+        if bool(sync.any()):
+            rows = Rows(None, True).of(sync)
+            point = point.put(rows, self._synchronised(task.some(rows), point.rows(rows), None, SYNC_STEPS))
+        return point, more
 
     def _settled(self, task: Task, point: Point, first: Tensor) -> Point:
         """A round; before the first one, paths that are not worth it go."""
@@ -259,20 +275,18 @@ class JointMl(Method):
             var = torch.where((found.freedom > 0)[:, None, None], MERGED * wide, var)
         ratio = left(task, point, found) / task.noise_var
         extra = torch.where(ratio > 1 + SIGNIFICANT / math.sqrt(task.y[0].numel()), ratio - 1, 0.0) * task.noise_var
-        return var + extra[:, None, None], ratio
+        return var + (extra + unseen(point.mask, task.noise_var, task.y[0].numel()))[:, None, None], ratio
 
-    def _packed(
-        self, point: Point, stage: Tensor, again: Tensor, noise: Tensor, change: Tensor, obs: Observation
-    ) -> State:
-        rest = {"stage": stage, "again": again, "noise_var": noise, "change": change.to(obs.y.real.dtype)}
+    def _packed(self, point: Point, stage: Tensor, noise: Tensor, change: Tensor, obs: Observation) -> State:
+        rest = {"stage": stage, "noise_var": noise, "change": change.to(obs.y.real.dtype)}
         flat, batch = {**point._asdict(), **rest}, obs.batch_shape
         return {name: x.reshape((*batch, *x.shape[1:])) for name, x in flat.items()}
 
-    def _unpacked(self, state: State, obs: Observation) -> tuple[Task, Point, Tensor, Tensor]:
+    def _unpacked(self, state: State, obs: Observation) -> tuple[Task, Point, Tensor]:
         lead = len(obs.batch_shape)
         flat = {name: x.flatten(0, lead - 1) if lead else x[None] for name, x in state.items()}
         task = replace(self.task(obs), noise_var=flat["noise_var"])
-        return task, Point(*(flat[name] for name in Point._fields)), flat["stage"], flat["again"]
+        return task, Point(*(flat[name] for name in Point._fields)), flat["stage"]
 
 
 def left(task: Task, point: Point, found: Spread | None) -> Tensor:

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from hhat.extrapolation.columns import channel_at, residual
 from hhat.extrapolation.fit import steered
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, delay_steering
 from hhat.extrapolation.normal import Doppler, Linear, Point, Task
 from hhat.extrapolation.subspace import refined
 from hhat.extrapolation.sync import searched
-from hhat.extrapolation.tree import padded, tree, trimmed
+from hhat.extrapolation.tree import tree
 from hhat.extrapolation.tst_music import Music, plug_in, symbols_alone
 from hhat.ops.linalg import squared
 from hhat.types import Estimate, Observation, State
@@ -93,17 +94,17 @@ class RTstMusic(Music):
         at = slice(symbol, symbol + 1)
         alone = Sounded(pilots.y[..., at, :], pilots.index[at], pilots.noise_var[..., at, :])
         ((_, one),) = symbols_alone(self.model, alone)
-        point = trimmed(tree(one, self.num_paths, self.smooth))
+        point = tree(one, self.num_paths, self.smooth).compact()
         zero = task.noise_var.new_zeros(len(task.y), len(task.times))
         rate = zero.new_zeros(*point.gain.shape, task.doppler.basis(task.times).shape[-1])
         point = point._replace(rate=rate, phase=zero, timing=zero)
         _, timing = searched(task, point, False)
-        return padded(_joined(task, _aligned(point._replace(timing=timing))), self.num_paths)
+        return _joined(task, _aligned(point._replace(timing=timing))).sized(self.num_paths)
 
     def step(self, state: State, obs: Observation) -> State:
         task, batch = self._task(self.pilots(obs)), obs.batch_shape
         now = _point(state, "", len(batch))
-        point = padded(_joined(task, cancelled(task, now, self.successive, self.band_phases)), self.num_paths)
+        point = _joined(task, cancelled(task, now, self.successive, self.band_phases)).sized(self.num_paths)
         objective = energy(task, point).reshape(batch)
         before, better = state["trace"][..., -1], objective < state["objective"]
         best = {name: _where(better, value.reshape((*batch, *value.shape[1:])), state[name])
@@ -124,7 +125,7 @@ class RTstMusic(Music):
         pilots, batch = self.pilots(obs), obs.batch_shape
         task = self._task(pilots)
         point = _point(state, "best.", len(batch))
-        mean = fitted(task, point, task.model.tones_hz(task.noise_var).expand(len(task.times), -1))
+        mean = channel_at(task, point)
         var = plug_in(task, point)
         turn = turns(task, point)
         slope = (turn * (task.times - task.times.mean())[:, None]).sum(-2) / (
@@ -139,7 +140,7 @@ class RTstMusic(Music):
             "num_paths": state["best.mask"].sum(-1),
             "objective": state["trace"],
         }
-        return self.told(obs, whole(mean.permute(0, 3, 1, 2)), whole(var[:, None]), pilots, info)
+        return self.told(obs, whole(mean), whole(var[:, None]), pilots, info)
 
     def _task(self, pilots: Sounded) -> Task:
         assert self.model is not None and pilots.noise_var is not None
@@ -162,15 +163,9 @@ def signatures(task: Task, point: Point, frequency: Float[Tensor, "symbol tone"]
     return late * torch.polar(torch.ones_like(angle), angle)[:, :, None]
 
 
-def fitted(task: Task, point: Point, frequency: Float[Tensor, "symbol tone"]) -> Tensor:
-    """The channel at given tones of each symbol, (item, symbol, tone, rx_ant)."""
-    steering = task.model.array_steering(point.cosine) * (point.gain * point.mask)[..., None]
-    return signatures(task, point, frequency) @ steering[:, None]
-
-
 def energy(task: Task, point: Point) -> Float[Tensor, " item"]:
     """|y - h|^2 of the pilots."""
-    return squared(task.y - fitted(task, point, task.frequency[list(task.band)])).sum((-1, -2, -3))
+    return squared(residual(task, point)).sum((-1, -2, -3))
 
 
 def cancelled(task: Task, point: Point, successive: bool = False, band_phases: bool = False) -> Point:
@@ -282,7 +277,7 @@ def _rates(task: Task, gain: Complex[Tensor, "item symbol path"]) -> tuple[Tenso
 
 def _point(state: State, prefix: str, lead: int) -> Point:
     flat = lambda x: x.flatten(0, lead - 1) if lead else x[None]  # noqa: E731
-    return trimmed(Point(*(flat(state[prefix + name]) for name in Point._fields)))
+    return Point(*(flat(state[prefix + name]) for name in Point._fields)).compact()
 
 
 def _best(point: Point) -> State:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hhat.extrapolation.columns import columns
 from hhat.extrapolation.fit import path_gram, steered
+from hhat.extrapolation.model import Sounding
 from hhat.extrapolation.task import Point, Task
 from hhat.ops.linalg import cholesky, squared
 
@@ -142,11 +143,15 @@ def thinned(task: Task, point: Point, gain_var: Tensor, price: float, most: int)
 
 
 def noise_floor(task: Task) -> Float[Tensor, " item"]:
+    """Noise variance of all symbols of an item, see `quiet_power`."""
+    return quiet_power(task.model, task.y)
+
+
+def quiet_power(model: Sounding, y: Complex[Tensor, "item symbol tone rx_ant"]) -> Float[Tensor, " item"]:
     """Noise variance from the quieter half of delays and angles: tones under a Hann window (against leakage), Fourier
     transformed, median of the squares over ln 2. Too high where paths fill more than half of them."""
-    tones = task.y.shape[2]
-    window = torch.hann_window(tones + 2, periodic=False, dtype=torch.float64, device=task.y.device)[1:-1]
-    shape = (task.model.columns, task.model.rows)
-    seen = torch.fft.fftn((task.y * window[:, None]).unflatten(-1, shape), dim=(2, 3, 4), norm="backward")
-    scale = window.square().sum() * task.model.num_rx_ant
+    window = torch.hann_window(y.shape[2] + 2, periodic=False, dtype=torch.float64, device=y.device)[1:-1]
+    shape = (model.columns, model.rows)
+    seen = torch.fft.fftn((y * window[:, None]).unflatten(-1, shape), dim=(2, 3, 4), norm="backward")
+    scale = window.square().sum() * model.num_rx_ant
     return (squared(seen) / scale).flatten(1).median(-1).values / math.log(2)

@@ -4,14 +4,16 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from hhat.extrapolation.bound import spread_variance, unseen
+from hhat.extrapolation.columns import residual
 from hhat.extrapolation.fit import descend, gain_power, timing_search
-from hhat.extrapolation.follow import Follower, Window, moved, now_channel, packed, unpacked
+from hhat.extrapolation.follow import Follower, Window, channel_later, moved, packed, unpacked
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
-from hhat.extrapolation.normal import Point, Task
-from hhat.extrapolation.search import appended, peaks, residual, thinned
+from hhat.extrapolation.search import appended, peaks, thinned
+from hhat.extrapolation.spread import spread
+from hhat.extrapolation.task import Point, Task
 from hhat.extrapolation.uncertainty import averaged, channel_variance, path_covariance, unaccounted, with_misfit
 from hhat.methods.base import relative_change
 from hhat.types import State
@@ -22,14 +24,16 @@ class SlidingJointMl(Follower):
     """The last W symbols as one fit of all paths and offsets, started from the last one, Levenberg-Marquardt:
 
       predict   paths T later; phase and timing of the new symbol by a search over all delays against them
-      paths     up to `revise` more where the residual of all W symbols has a peak worth `price` (log(samples) + 4) noise
-                variances; as many less, after the fit, whose removal costs less than that
-      fit       max over paths, phi, d of  sum over W symbols log p(y(m) | paths, phi(m), d(m)) + priors,   `steps` steps
+      paths     up to `revise` more where the residual of all W symbols has a peak worth `price` (log(tones antennas)
+                + 4) noise variances; as many less, after the fit, whose removal costs less than that
+      fit       max over paths, phi, d of  sum over W symbols log p(y(m) | paths, phi(m), d(m)) + priors, `steps` steps
       gauge     the newest symbol's phase and timing are 0; those of the others move along
 
     num_paths: room for paths: more than stage 1 names, since clusters of many rays show more of their paths in time
     window: W; None: num_symbols. At least one more than hops: with fewer every tone is seen once, and a delay and a
             Doppler shift that explain each other (hops in order) are told apart by their priors alone.
+    around: estimate the rays around the paths too (`spread`), after each fit. Their part is not taken off the next
+            symbols' pilots before that fit, as `joint-ml` does: from symbol to symbol the two would feed each other.
     Variance: the Laplace approximation of the fit, seen at every tone, plus what the fit cannot know of itself: missed
     and merged paths. That is measured: the power by which the last predictions missed the tones then sounded, beyond
     the noise (`misfit`), is added at tones not sounded now, and the excess of the residual at those that are.
@@ -41,6 +45,7 @@ class SlidingJointMl(Follower):
     steps: int = 4
     revise: int = 2
     price: float | int = 1.5
+    around: bool = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -55,7 +60,7 @@ class SlidingJointMl(Follower):
         return max(first, self.window or first)
 
     def begin(self, window: Window, paths: Paths, offsets: Offsets) -> State:
-        task = self._task(window)
+        task = Task.make(self._model(), self._pilots(window), window.times_s)
         point, ridge = task.point(paths, offsets), gain_power(task)
         size, items = self.memory(window.y.shape[-1]), len(window.y)
         room = {name: window.noise_var.new_zeros(items, size) for name in ("phase_rad", "timing_s")}
@@ -63,49 +68,57 @@ class SlidingJointMl(Follower):
         fresh = self._told(task, window, point, ridge, zero)
         return {**room, **fresh, **self._put(room, window, point), "misfit": zero, "followed": zero}
 
-    def follow(self, state: State, window: Window, elapsed_s: Float[Tensor, " item"]) -> State:
-        model = self._model()
-        used = self.window or self._first(window.y.shape[-1])
-        window = window.recent(used)
-        ahead = moved(unpacked(state), elapsed_s[:, None], elapsed_s.new_zeros(()), elapsed_s.new_zeros(()))
-        noise = window.noise_var[:, None, None, None]
-        newest = Sounded(window.y[:, :, :1], window.index[:1], noise)
-        found = timing_search(model, ahead, newest, window.times_s[:1], coherent=True)
-        paths = moved(ahead, elapsed_s.new_zeros(()), found.phase_rad, found.timing_s)
-        expected = now_channel(model, paths)
-        own = channel_variance(model, ahead, state["covariance"], elapsed_s[:1])[:, 0, window.index[0]].mean(-1)
+    def follow(self, state: State, window: Window, elapsed_s: float) -> State:
+        model, now = self._model(), window.times_s[:1]
+        window = window.recent(self.window or self._first(window.y.shape[-1]))
+        pilots = self._pilots(window)
+        newest = Sounded(pilots.y[:, :, :1], pilots.index[:1], pilots.noise_var)
+        ahead = moved(unpacked(state), elapsed_s, now.new_zeros(()), now.new_zeros(()))
+        common = timing_search(model, ahead, newest, now, coherent=True)
+        later = now + elapsed_s
+        expected = channel_later(model, state, later, common)[:, :, 0]
+        own = channel_variance(model, unpacked(state), state["covariance"], later)[:, 0, window.index[0]].mean(-1)
         seen = averaged(state, unaccounted(window.newest(), expected[..., window.index[0]], window.noise_var + own))
-        old = [
-            state[name][:, window.place[1:]] - new for name, new in zip(("phase_rad", "timing_s"), found, strict=True)
-        ]
-        offsets = Offsets(*(torch.cat([torch.zeros_like(new), was], 1) for new, was in zip(found, old, strict=True)))
-        task = self._task(window)
-        ridge = gain_power(task)
-        point = task.point(paths, offsets)
+        # the others' offsets against the newest symbol's
+        names = ("phase_rad", "timing_s")
+        old = [state[name][:, window.place[1:]] - new for name, new in zip(names, common, strict=True)]
+        offsets = Offsets(*(torch.cat([torch.zeros_like(new), was], 1) for new, was in zip(common, old, strict=True)))
+        task = Task.make(model, pilots, window.times_s)
+        point = task.point(moved(ahead, 0.0, common.phase_rad, common.timing_s), offsets)
+        point, ridge = self._fitted(task, point)
+        fresh = self._told(task, window, point, ridge, seen["misfit"])
+        change = relative_change(channel_later(model, fresh, now)[:, :, 0], expected, 2)
+        return {**state, **fresh, **self._put(state, window, point), **seen, "change": change}
+
+    def _fitted(self, task: Task, point: Point) -> tuple[Point, Tensor]:
+        """Paths that come, the fit, paths that go; and the prior variance of their gains."""
+        model, size, ridge = task.model, point.mask.shape[-1], gain_power(task)
         price = self.price * (math.log(model.num_subcarriers * model.num_rx_ant) + 4)
         if self.revise and bool((~point.mask).any()):
             found = peaks(task, residual(task, point), self.revise)
             point = appended(point, found, found.worth > price)
-        point, _ = descend(task, point, ridge, self.steps)
+        point, _ = descend(task, point.compact(), ridge, self.steps)
         if self.revise:
             point = thinned(task, point, ridge, price, self.revise)
-        fresh = self._told(task, window, point, ridge, seen["misfit"])
-        change = relative_change(now_channel(model, unpacked(fresh)), expected, 2)
-        return {**state, **fresh, **self._put(state, window, point), **seen, "change": change}
+        return point.sized(size), ridge
 
-    def _task(self, window: Window) -> Task:
-        pilots = Sounded(window.y, window.index, window.noise_var[:, None, None, None])
-        return Task.make(self._model(), pilots, window.times_s)
+    def _pilots(self, window: Window) -> Sounded:
+        return Sounded(window.y, window.index, window.noise_var[:, None, None, None])
 
     def _told(self, task: Task, window: Window, point: Point, ridge: Tensor, misfit: Tensor) -> State:
-        model = self._model()
+        model, now, tones = self._model(), window.times_s[:1], window.index[0]
         paths = Paths(point.gain, point.delay, point.cosine, point.rate[..., 0], point.mask)
         covariance = path_covariance(task, point, ridge)
-        var = channel_variance(model, paths, covariance, window.times_s[:1])
-        now = now_channel(model, paths)[..., window.index[0]]
-        left = unaccounted(window.newest(), now, window.noise_var)
-        var = with_misfit(var, misfit, left, window.chance(), window.index[0])
-        return {**packed(paths), "covariance": covariance, "h_var": var}
+        var = channel_variance(model, paths, covariance, now)
+        told = {**packed(paths), "covariance": covariance}
+        if self.around:
+            found = spread(task, point)
+            told["around"] = found.weight
+            newest = point._replace(phase=point.phase[:, :1], timing=point.timing[:, :1])
+            var = var + spread_variance(task.symbol(0), newest, found.covariance)
+        var = var + unseen(paths.mask, window.noise_var, window.y[0].numel())[:, None, None]
+        left = unaccounted(window.newest(), channel_later(model, told, now)[:, :, 0, tones], window.noise_var)
+        return {**told, "h_var": with_misfit(var, misfit, left, window.chance(), tones)}
 
     def _put(self, state: State, window: Window, point: Point) -> State:
         """Offsets at their symbols' places in the memory."""

@@ -106,6 +106,11 @@ class Point(NamedTuple):
         mask = torch.zeros_like(real, dtype=torch.bool)
         return cls(real.to(torch.complex128), real, cosine, rate, symbols, symbols, mask)
 
+    @classmethod
+    def joined(cls, points: "list[Point]") -> "Point":
+        """Items of several points with as many places for paths."""
+        return cls(*(torch.cat(parts) for parts in zip(*points, strict=True)))
+
     def rows(self, rows: Rows) -> "Point":
         return Point(*map(rows.take, self))
 
@@ -200,6 +205,10 @@ class Task:
     def energy(self) -> Float[Tensor, " item"]:
         """|y|^2."""
         return torch.view_as_real(self.y).square().sum((-4, -3, -2, -1))
+
+    def prior_cost(self, point: Point, gain_var: Float[Tensor, " item"]) -> Float[Tensor, " item"]:
+        """-log of the priors at a point, up to a constant."""
+        return (self.prior(gain_var, point.gain.shape[-1]) * point.vector().square()).sum(-1) / 2
 
     @cached_property
     def places(self) -> Complex[Tensor, "rx_ant 2"]:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from hhat.extrapolation.follow import Window, now_channel, unpacked
@@ -22,8 +21,8 @@ class SrsExtrapolation(SlidingJointMl):
       later                        sliding window; stage 1 anew where the track is lost
 
     lost:  a track is lost where its predictions miss the newest symbols by more than this share of their power
-           (`misfit`). Stage 1 then runs on the symbols remembered, is kept where it explains the newest better, and does
-           not run again for num_symbols slots: until then the memory may hold symbols of before and after a jump.
+           (`misfit`). Stage 1 then runs on the symbols remembered, is kept where it explains the newest better, and
+           does not run again for num_symbols slots: until then the memory may hold symbols of before and after a jump.
     """
 
     lost: float | int = 0.3
@@ -36,7 +35,7 @@ class SrsExtrapolation(SlidingJointMl):
     def begin(self, window: Window, paths: Paths, offsets: Offsets) -> State:
         return {**super().begin(window, paths, offsets), "since": torch.zeros_like(window.noise_var)}
 
-    def follow(self, state: State, window: Window, elapsed_s: Float[Tensor, " item"]) -> State:
+    def follow(self, state: State, window: Window, elapsed_s: float) -> State:
         new = super().follow(state, window, elapsed_s)
         first = self._first(window.y.shape[-1])
         new["since"] = state["since"] + 1

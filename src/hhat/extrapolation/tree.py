@@ -168,25 +168,7 @@ def _kept(task: Task, delay: Tensor, cosine: Tensor, mask: Tensor, num_paths: in
     mask = mask & ~(alike.tril(-1) & mask[:, None]).any(-1)
     order = (~mask).to(torch.int8).argsort(dim=-1, stable=True)[:, :num_paths]
     point = _ordered(point._replace(mask=mask), order)
-    return padded(_steered(task, point.delay, point.cosine, point.mask), num_paths)
-
-
-def padded(point: Point, num_paths: int) -> Point:
-    """With masked paths up to num_paths."""
-    more = num_paths - point.mask.shape[-1]
-
-    def longer(x: Tensor) -> Tensor:
-        return torch.nn.functional.pad(x, (*(0, 0) * (x.ndim - 2), 0, more))
-
-    gain, delay, cosine, rate, phase, timing, mask = point
-    return Point(longer(gain), longer(delay), longer(cosine), longer(rate), phase, timing, longer(mask))
-
-
-def trimmed(point: Point) -> Point:
-    """Without the padding that no item needs; masked paths come last in each."""
-    most = max(1, int(point.mask.sum(-1).max()))
-    gain, delay, cosine, rate, phase, timing, mask = point
-    return Point(gain[:, :most], delay[:, :most], cosine[:, :most], rate[:, :most], phase, timing, mask[:, :most])
+    return _steered(task, point.delay, point.cosine, point.mask).sized(num_paths)
 
 
 def _steered(task: Task, delay: Tensor, cosine: Tensor, mask: Tensor) -> Point:

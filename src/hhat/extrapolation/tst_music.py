@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hhat.extrapolation.bound import inverse, tone_variance
+from hhat.extrapolation.bound import inverse, tone_variance, unseen
 from hhat.extrapolation.fit import posterior_information
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, sounded
 from hhat.extrapolation.normal import Point, Task, normal_at
+from hhat.extrapolation.search import quiet_power
 from hhat.extrapolation.tree import noise_level, tree
 from hhat.methods.base import Method
 from hhat.ops.linalg import squared
@@ -62,10 +63,17 @@ class Music(Method):
         power = squared(y).mean((-3, -1), keepdim=True)
         least = torch.where(power > 0, FLOOR * power, 1.0)
         if seen.noise_var is None:
-            noise = noise_level(y.movedim(-3, -1))[..., None, :, None]
+            noise = self._noise(y.movedim(-3, -1))[..., None, :, None]
         else:
             noise = seen.noise_var.to(y.device, torch.float64).expand_as(least)
         return Sounded(y, seen.index, torch.maximum(noise, least))
+
+    def _noise(self, y: Tensor) -> Tensor:
+        """Of symbols (*batch, tone, rx_ant). One antenna is all signal subspace: there, from the quietest delays."""
+        if y.shape[-1] > 1:
+            return noise_level(y)
+        assert self.model is not None
+        return quiet_power(self.model, y.flatten(0, -3)[:, None]).reshape(y.shape[:-2])
 
     def times(self, pilots: Sounded) -> Tensor:
         assert self.model is not None
@@ -98,7 +106,7 @@ class TstMusic(Music):
 
     Takes one symbol, op Kron(Identity((rx_ant,)), Select(index, N)), or several, ... Hops(index, N): each on its own.
     Tones of a symbol evenly spaced. complex128 inside. noise_var None: estimated in each symbol from what lies outside
-    of its signal subspace.
+    of its signal subspace, of one antenna from the quietest delays.
     Variance: per tone, mean over antennas: the Cramer-Rao bound at the paths found, plus what the residual holds beyond
     noise. It knows nothing of paths that were missed, whose energy can be larger outside of the tones sounded.
     info: paths (`Paths`, (*batch, symbol, path), gains at that symbol), offsets (`Offsets`, 0: they are in the paths),
@@ -170,7 +178,8 @@ def symbols_alone(model: Sounding | None, pilots: Sounded) -> Iterator[tuple[lis
 
 def plug_in(task: Task, point: Point) -> Tensor:
     """Variance of the channel per symbol and tone, mean over antennas, (item, symbol, subcarrier): the Cramer-Rao bound
-    at the point, plus the residual's power beyond noise where it is more than chance."""
+    at the point, plus the residual's power beyond noise where it is more than chance; without a path what noise may
+    hide (`unseen`)."""
     now, fixed = normal_at(task, point), task.fixed(point)
     paths = point.gain.shape[-1]
     covariance, _ = inverse(posterior_information(now, fixed, task.prior(None, paths)), fixed)
@@ -178,7 +187,8 @@ def plug_in(task: Task, point: Point) -> Tensor:
     spare = (samples - (~fixed).sum(-1) / 2).clamp_min(1.0)
     ratio = now.rss / (task.noise_var * spare)
     beyond = torch.where(ratio > 1 + SIGNIFICANT / samples**0.5, now.rss - task.noise_var * spare, 0.0)
-    return tone_variance(task, point, covariance) + (beyond / samples)[:, None, None]
+    hidden = unseen(point.mask, task.noise_var, task.y[0].numel())
+    return tone_variance(task, point, covariance) + (beyond / samples + hidden)[:, None, None]
 
 
 def _blocks(task: Task) -> list[Task]:

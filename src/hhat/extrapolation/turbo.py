@@ -1,15 +1,15 @@
-"""`em-turbo`: candidate cells of an off-grid delay-angle dictionary, tracked by message passing, with EM of the rest."""
+"""`em-turbo`: candidate cells of an off-grid delay-angle dictionary, tracked by message passing, EM of the rest."""
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from hhat.extrapolation.follow import PATH, Follower, Window, moved, packed
 from hhat.extrapolation.fit import timing_search
+from hhat.extrapolation.follow import PATH, Follower, Window, moved, packed
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding, delay_steering
 from hhat.methods.oamp import Oamp
 from hhat.ops import KhatriRao
@@ -81,6 +81,15 @@ class EmTurbo(Follower):
     delay_std_s: float | int = 3e-10
     cosine_std: float | int = 2e-3
 
+    def __post_init__(self):
+        super().__post_init__()
+        for name, least in (("em_steps", 1), ("inner_steps", 1), ("max_cells", 1), ("delay_lines", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"EmTurbo: {name}: expected at least {least}, got {getattr(self, name)}")
+        for name in ("largest_delay_s", "doppler_std_hz", "delay_std_s", "cosine_std"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"EmTurbo: {name}: expected a number above 0, got {getattr(self, name)}")
+
     def grid(self, model: Sounding, like: Tensor) -> Grid:
         line = lambda n: -1 + 2 * torch.arange(n, dtype=torch.float64, device=like.device) / n  # noqa: E731
         delay = torch.arange(self.delay_lines, dtype=torch.float64, device=like.device)
@@ -135,9 +144,9 @@ class EmTurbo(Follower):
             **self._told(state, grid, Offsets(*(power.new_zeros(len(power), 1),) * 2), state["mean"][..., 1]),
         }
 
-    def follow(self, state: State, window: Window, elapsed_s: Float[Tensor, " item"]) -> State:
+    def follow(self, state: State, window: Window, elapsed_s: float) -> State:
         model = self._model()
-        grid = self.grid(model, elapsed_s)
+        grid = self.grid(model, window.noise_var)
         law = self.dynamics or MarkovGauss(1e-4, 0.02, 0.1, 0.1, False, 0.0, memory=None)
         state = {**state, **self._renewed(state, grid, law)}
         room = state["cell"].shape[1]
@@ -147,7 +156,7 @@ class EmTurbo(Follower):
         psi_before, doppler_before = state["psi"], state["doppler_hz"]
         predicted = law.predict(Belief(*(state[name] for name in BELIEF)))
         prior = predicted.mixture()
-        y, tones = window.newest(), model.tones_hz(elapsed_s)[window.index[0]]
+        y, tones = window.newest(), model.tones_hz(window.noise_var)[window.index[0]]
         noise = window.noise_var
         before = {name: state[name] for name in ("off_delay", "off_u", "off_v")}
         common = Offsets(torch.zeros_like(noise)[:, None], torch.zeros_like(noise)[:, None])
@@ -155,15 +164,14 @@ class EmTurbo(Follower):
         x = prior.moments().mean * live
         turn = self._turned(psi_before, doppler_before, elapsed_s) if self.em_step else torch.zeros_like(psi_before)
         seen = None
+        inner = Oamp(damping=DAMPING, average_axes=())
         for count in range(self.em_steps):
             op = self._columns(state, grid, turn, tones)
             if self.em_step:
                 common = timing_search(model, self._paths(state, grid, turn, x), pilots, zero, coherent=True)
             clean = y * _common(common, tones).conj()
             obs = Observation(clean, op, noise[:, None, None])
-            est, _ = through_slot(
-                Oamp(damping=DAMPING, average_axes=()), prior, noise[:, None, None], obs, self.inner_steps
-            )
+            est, _ = through_slot(inner, prior, noise[:, None, None], obs, self.inner_steps)
             seen, belief = est.info["pseudo_observation"], est.info["coefficients"]
             x = belief.mean * live
             if not self.em_step:
@@ -172,6 +180,7 @@ class EmTurbo(Follower):
             state = {**state, **self._moved_lines(state, before, grid, op, x, rest, tones, noise, count)}
             state["doppler_hz"] = self._doppler(state["doppler_hz"], doppler_before, op, x, rest, noise, elapsed_s)
             turn = self._turned(psi_before, state["doppler_hz"], elapsed_s)
+        assert seen is not None
         after = law.update(predicted, law.see(predicted, Gaussian(seen.mean, seen.var)))
         new = {name: getattr(after, name) for name in BELIEF}
         new["activity"] = torch.where(live, new["activity"], 0.0)
@@ -182,11 +191,11 @@ class EmTurbo(Follower):
         state = {**state, **told, "change": _change(told, state)}
         return {**state, **{name: _padded(state[name], room) for name in (*CELL, *PATHS)}}
 
-    def _turned(self, psi: Tensor, doppler_hz: Tensor, elapsed_s: Tensor) -> Tensor:
-        return torch.remainder(psi + 2 * math.pi * doppler_hz * elapsed_s[:, None], 2 * math.pi)
+    def _turned(self, psi: Tensor, doppler_hz: Tensor, elapsed_s: float) -> Tensor:
+        return torch.remainder(psi + 2 * math.pi * doppler_hz * elapsed_s, 2 * math.pi)
 
     def _candidates(self, active: Tensor, rank: Tensor, sizes: tuple[int, int, int]) -> Int[Tensor, "item cell"]:
-        """Cells that are active, then their neighbours along each axis, the strongest first; -1 where there are none."""
+        """Active cells, then their neighbours along each axis, the strongest first; -1 where there are none."""
         shape = (len(active), *sizes)
         on, level = active.reshape(shape), torch.where(active, rank, 0.0).reshape(shape)
         near, best = torch.zeros_like(on), torch.zeros_like(level)
@@ -267,7 +276,7 @@ class EmTurbo(Follower):
         return new
 
     def _doppler(self, value, before, op, x, rest, noise, elapsed_s) -> Tensor:
-        rate = 2 * math.pi * elapsed_s[:, None]
+        rate = 2 * math.pi * elapsed_s
         slope = 2 * rate * (-1j * x.conj() * op.adjoint(rest)).real / noise[:, None]
         weight = op.left.matrix.shape[-2] * op.right.matrix.shape[-2]
         prior = 1 / float(self.doppler_std_hz) ** 2
@@ -282,7 +291,7 @@ class EmTurbo(Follower):
     def _told(self, state: State, grid: Grid, common: Offsets, x: Tensor) -> State:
         """The cells as paths as received now."""
         paths, live = self._paths(state, grid, state["psi"], x), state["cell"] >= 0
-        paths = moved(paths, x.real.new_zeros(()), common.phase_rad, common.timing_s)
+        paths = moved(paths, 0.0, common.phase_rad, common.timing_s)
         var = torch.where(live, state["activity"] * state["var"][..., 1], 0.0).sum(-1)
         var = var[:, None, None].expand(-1, 1, self._model().num_subcarriers)
         return {**packed(paths), "h_var": var}
@@ -295,8 +304,8 @@ class EmTurbo(Follower):
 def cell_slopes(
     model: Sounding, op: KhatriRao, x: Tensor, rest: Tensor, tones: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of -|rest|^2, rest = y - op(x), by the delay, u and v of every cell, (item, cell) each: 2 Re x^* times the
-    correlation of rest with the column's derivative."""
+    """Gradient of -|rest|^2, rest = y - op(x), by the delay, u and v of every cell, (item, cell) each: 2 Re x^* times
+    the correlation of rest with the column's derivative."""
     left, right = op.left.matrix.conj(), op.right.matrix.conj()
     along, inside = left * (rest @ right), rest.mT @ left  # (item, rx_ant, cell) and (item, tone, cell)
     late = (2j * math.pi * tones[:, None] * right * inside).sum(1)

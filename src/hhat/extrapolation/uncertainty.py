@@ -7,7 +7,8 @@ from torch import Tensor
 from hhat.extrapolation.bound import tone_variance
 from hhat.extrapolation.fit import posterior_information
 from hhat.extrapolation.model import Offsets, Paths, Sounded, Sounding
-from hhat.extrapolation.normal import Normal, Point, Task, normal_at
+from hhat.extrapolation.normal import Normal, normal_at
+from hhat.extrapolation.task import Point, Task
 from hhat.ops.linalg import cholesky, squared
 from hhat.types import State
 
@@ -50,12 +51,12 @@ def unaccounted(
     h: Complex[Tensor, "item rx_ant tone"],
     known: Float[Tensor, " item"],
 ) -> Float[Tensor, " item"]:
-    """Mean power of y - h beyond `known`, that of the noise and of h's own variance: negative where that is too much."""
+    """Mean power of y - h beyond `known`, that of the noise and h's own variance; negative where that is too much."""
     return squared(y - h).mean((-2, -1)) - known
 
 
 def averaged(state: State, missed: Float[Tensor, " item"]) -> State:
-    """`misfit`, the running mean of what predictions missed the newest symbol by, and `followed`, how many there were."""
+    """`misfit`, the running mean of what predictions missed the newest symbol by; `followed`, how many there were."""
     count = state["followed"] + 1
     misfit = state["misfit"] + (missed - state["misfit"]) / count.clamp_max(MISFIT_MEMORY)
     return {"misfit": misfit, "followed": count}

@@ -20,10 +20,11 @@ from typing import Any
 import h5py
 
 from hhat.io import hdf5
-from hhat.io.assemble import at_slot, layout_of, slot_of
+from hhat.io.assemble import slot_of
 from hhat.io.errors import InputError, PathType
 from hhat.io.fields import ARRAYS, MAX_BYTES, Contents, Field
 from hhat.io.root import SCHEMA, axes_of, text_of
+from hhat.io.sequence import sequence_of
 from hhat.types import Slot
 
 
@@ -57,15 +58,12 @@ def read(path: PathType, start: int = 0, count: int | None = None, max_bytes: fl
 
 
 def read_slots(path: PathType, max_bytes: float | int = MAX_BYTES) -> Iterator[Slot]:
-    """The slots of a file of kind `slots`, one after the other. Raises InputError."""
+    """The slots of a file of kind `slots`, or the symbols of one of hopping pilots, one after the other. Raises
+    InputError."""
     with opened(path, max_bytes) as contents:
-        layout = layout_of(contents)
-        if layout.batch[:1] != ("slot",):
-            raise InputError(
-                path, f"expected slot as its first axis, got ({' '.join(layout.batch + layout.event)})", "y"
-            )
-        for index in range(layout.shape[0]):
-            yield slot_of(at_slot(contents, index))
+        found = sequence_of(contents)
+        for index in range(found.count):
+            yield found.slot(index)
 
 
 def _known(name: str) -> bool:

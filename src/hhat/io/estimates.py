@@ -23,7 +23,8 @@ from hhat.io.errors import InputError, PathType
 from hhat.io.fields import MAX_BYTES
 from hhat.io.layout import layout_of
 from hhat.io.root import SCHEMA as CAPTURE
-from hhat.io.whole import attributes, whole
+from hhat.io.sequence import sequence_of
+from hhat.io.whole import attributes, place_of, whole
 from hhat.types import Estimate, Status
 
 SCHEMA = "hhat.estimate/1"
@@ -65,15 +66,24 @@ class Sink:
         stored[first:] = np.ascontiguousarray(array)
 
 
+def check_target(target: PathType, source: PathType) -> None:
+    """InputError where estimates of `source` cannot be written to `target`, so far as can be told beforehand."""
+    if os.path.realpath(target) == os.path.realpath(source):
+        raise InputError(target, "is the input itself, expected another file name")
+    place_of(target)
+
+
 @contextmanager
-def estimates_file(target: PathType, source: PathType, max_bytes: float | int = MAX_BYTES) -> Iterator[Sink]:
+def estimates_file(
+    target: PathType, source: PathType, max_bytes: float | int = MAX_BYTES, lead: tuple[str, ...] | None = None
+) -> Iterator[Sink]:
     """A file `target` (.h5 or .hdf5) that holds the capture `source` and the estimates given to the sink.
 
     It appears whole at the end of the block, or not at all where the block raises; other formats than the project's
     become captures. Raises InputError where the place cannot be written or is the source itself.
+    lead: names of the estimates' batch axes; None: those of the capture's y
     """
-    if os.path.realpath(target) == os.path.realpath(source):
-        raise InputError(target, "is the input itself, expected another file name")
+    check_target(target, source)
     with whole(target) as scratch:
         _copy(source, scratch, max_bytes)
         with opened(scratch, max_bytes) as contents:
@@ -81,13 +91,18 @@ def estimates_file(target: PathType, source: PathType, max_bytes: float | int = 
         with h5py.File(scratch, "r+", libver=("v108", "latest")) as file:
             if GROUP in file:
                 del file[GROUP]  # estimates of an earlier run
-            yield Sink(file, batch)
+            yield Sink(file, batch if lead is None else lead)
 
 
 def _copy(source: PathType, scratch: PathType, max_bytes: float | int) -> None:
     if format_of(source) == CAPTURE:
         shutil.copyfile(source, scratch)
         return
+    with opened(source, max_bytes) as contents:
+        if layout_of(contents).batch[:1] == ("slot",) and "y_repeat" not in contents.fields:
+            slots = sequence_of(contents)
+            writing.write_slots(scratch, [slots.slot(index) for index in range(slots.count)])
+            return
     pair = repeats(source, max_bytes=max_bytes)
     if pair is None:
         writing.write(scratch, read(source, max_bytes=max_bytes))

@@ -22,11 +22,7 @@ def whole(path: PathType, suffixes: tuple[str, ...] = SUFFIXES) -> Iterator[Path
     suffixes: endings that the name may have. The mode of a file that is replaced is kept.
     Raises InputError where the place cannot be written.
     """
-    target = Path(os.path.realpath(path))
-    if target.suffix not in suffixes:
-        raise InputError(path, f"cannot write '{target.suffix}' files, expected {' or '.join(suffixes)}")
-    if target.is_dir():
-        raise InputError(path, "is a folder, expected a file name")
+    target = place_of(path, suffixes)
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=f".part{target.suffix}")
     except OSError as error:
@@ -41,6 +37,18 @@ def whole(path: PathType, suffixes: tuple[str, ...] = SUFFIXES) -> Iterator[Path
     finally:
         with suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def place_of(path: PathType, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
+    """Where a file of this name would be written. InputError for another ending, a folder, or one that is missing."""
+    target = Path(os.path.realpath(path))
+    if target.suffix not in suffixes:
+        raise InputError(path, f"cannot write '{target.suffix}' files, expected {' or '.join(suffixes)}")
+    if target.is_dir():
+        raise InputError(path, "is a folder, expected a file name")
+    if not target.parent.is_dir():
+        raise InputError(path, f"cannot write into {target.parent}: no such folder")
+    return target
 
 
 def attributes(item: h5py.HLObject, values: Mapping[str, Any]) -> None:

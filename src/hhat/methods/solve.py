@@ -50,22 +50,26 @@ def solve(
 
 
 def track(
-    method: Method, slots: Iterable[Slot | Observation | Any], state: State | None = None
+    method: Method,
+    slots: Iterable[Slot | Observation | Any],
+    state: State | None = None,
+    gen: torch.Generator | None = None,
 ) -> Iterator[tuple[State, Estimate]]:
     """Fold a method over slots: yields (state, estimate). A saved state resumes where it stopped.
 
     A tracker (`method.tracks`) takes one step per slot and carries its state; any other method solves each slot on
     its own. An item whose y is not finite in some slot keeps its state through it and is marked NONFINITE there.
     Methods that see another record than `Observation` take slots of that (`hhat.distortion.DistortedPilots`).
+    gen: for methods that draw (default: a fixed labelled generator; for one without state, the same in every slot).
     """
     for slot in slots:
         obs, lost = _cleaned(slot.obs if isinstance(slot, Slot) else slot)
         chosen, words = method.resolve(obs)
         if not chosen.tracks:
             state = {"slots": (state or {}).get("slots", 0) + 1}
-            yield state, solve(method, slot.obs if isinstance(slot, Slot) else slot)
+            yield state, solve(method, slot.obs if isinstance(slot, Slot) else slot, gen=gen)
             continue
-        state = settled(chosen.init(obs, generator("track")) if state is None else state)
+        state = settled(chosen.init(obs, gen or generator("track")) if state is None else state)
         new = settled(chosen.step(state, obs))
         live = ~lost & finite_state(new, obs.batch_shape)
         state = new if bool(live.all()) else merge(state, new, live)
@@ -90,9 +94,10 @@ def _cleaned(obs: Any) -> tuple[Any, Tensor]:
 def _marked(est: Estimate, status: Tensor, lost: Tensor, steps: Tensor) -> Estimate:
     mean, var = est.belief.mean, est.belief.var
     bad = ~(finite(mean, status.shape))
-    # that units were lost only the method knows
-    degraded = (est.status == Status.DEGRADED) & (status != Status.NONFINITE)
-    status = status.masked_fill(degraded, int(Status.DEGRADED)).masked_fill(bad, int(Status.NONFINITE))
+    # that units were lost, or slots are still missing, only the method knows
+    for own in (Status.DEGRADED, Status.WARMING_UP):
+        status = status.masked_fill((est.status == own) & (status != Status.NONFINITE), int(own))
+    status = status.masked_fill(bad, int(Status.NONFINITE))
     wipe = lost | bad
     if bool(wipe.any()):
         mask = wipe.reshape(*status.shape, *(1,) * (mean.ndim - status.ndim))

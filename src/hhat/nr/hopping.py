@@ -27,7 +27,7 @@ def hop_index(num_tones: int, hops: int, num_symbols: int, order: str = "nr") ->
 
     order: "sequential" takes part m mod hops in symbol m; "nr" the order of one level of the standard's hopping,
            parts 0, 2, 1, 3 for four hops (0, 1 for two: no difference). Where the standard's tree has several levels
-           (Table 6.4.1.4.3-1) its order is theirs, `SoundingConfig.hop_tones`; 272 = 4 x 68 resource blocks gives
+           (Table 6.4.1.4.3-1) its order is theirs, `SoundingConfig.tones`; 272 = 4 x 68 resource blocks gives
            0, 2, 1, 3 both as two levels of two (C_SRS 61) and as one level of four (C_SRS 62).
     Raises ValueError where hops does not divide num_tones, for sizes below 1 and for another order.
     """

@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ class Srs(abc.ABC):
     phase_drift_rad: standard deviation of a random walk's step, 0: none
     frequency_offset_hz: standard deviation of a carrier offset, one per channel: phase 2 pi offset m T
     timing_spread_s: standard deviation of the offset, independent over symbols
-    timing_drift_s: standard deviation of a random walk's step, added to it; `model` takes the rms over its symbols
+    timing_drift_s: standard deviation of a random walk's step, added to it; `model` and files take the rms over symbols
     reciprocity_error_db: power of the downlink's relative gain error per antenna, CN; None: none
     lags_s:       times after each symbol at which the truth holds the channel too
     preset:       a name of PRESETS or a `SoundingConfig` with one symbol per slot: sets hops, hop_order, num_tones,
@@ -227,7 +227,8 @@ class Srs(abc.ABC):
         at = h[:, :, 1:].movedim(2, 1).contiguous() if self.lags_s else None
         kept: tuple[Any, ...] = drops if isinstance(drops, Paths) else ()
         truth = SoundingTruth(now.contiguous(), *offsets, gains, at, *kept)
-        return Slot(truth, Observation(y, op, noise_var, AXES), self._about)
+        about = self._about if count == self.symbols else replace(self, num_symbols=count)._about
+        return Slot(truth, Observation(y, op, noise_var, AXES), about)
 
     def slots(self, n: int, gen: torch.Generator, links: int = 1) -> Iterator[Slot]:
         """The same draw of `links` channels and n symbols, one symbol per slot."""

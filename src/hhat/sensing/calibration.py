@@ -40,6 +40,15 @@ class Calibration:
     factors: tuple[int, int] | None = None
 
     @property
+    def text(self) -> str:
+        """What the status says of a calibration, and what to do about it."""
+        if self.status != Status.WARMING_UP:
+            return self.status.text
+        peaks, noise = (self.info.get(name) or 0.0 for name in ("peaks", "noise_peaks"))
+        seen = f" ({peaks:.0f} peaks, of noise alone {noise:.0f})" if peaks else ""
+        return f"too few echoes stand out of the noise{seen}; take more snapshots, or raise the SNR"
+
+    @property
     def log_gain_var(self) -> Float[Tensor, " rx"]:
         """Variance of log |kappa_n|: half of `var`."""
         return self.var / 2

@@ -29,6 +29,8 @@ NOISELESS = 16.0
 """Gate above which noise peaks do not count: fewer than 2e-4 per sector"""
 SURE = 12.0
 """Least gate of the peaks that the shift is found from."""
+MEMORY = 0.5
+"""Least `pull`: below it k is held more by where it was than by targets, and an error stays or grows."""
 ENOUGH = 256
 """Peaks above the gate below which a step takes more snapshots: gains fitted to few peaks are lost."""
 
@@ -52,8 +54,9 @@ class Eigenvector(Calibrator):
     factors:    (receiving, transmitting) antennas of a virtual array (`mimo.virtual_array`)
     size, coarse: the searched grid and the coarse search's steps
     info: expected_e0, expected_e1; echoes_used of snapshots; snr and presence, from the maps' largest values;
-    peaks and noise_peaks, those above 12 and how many of them noise has; eigenvalue_ratio, l_1 / l_2 of R.
-    Status WARMING_UP where peaks are fewer than twice the antennas and three times those of noise.
+    peaks and noise_peaks, those above 12 and how many of them noise has; pull, see there; eigenvalue_ratio, l_1 / l_2
+    of R. The variance is the sandwich of `scatter` over pull^2.
+    Status WARMING_UP where peaks are fewer than twice the antennas and three times those of noise, or pull below 1/2.
     Source: isac calibration, sections 3.5 and 3.6, corrected; the start, `unbend` and growth: hhat.
     """
 
@@ -92,7 +95,7 @@ class Eigenvector(Calibrator):
             "kappa": new.kappa,
             "change": change if size >= total else change.clamp_min(1.0),
             "count": state["count"] + 1,
-            **packed(new, part),
+            **packed(new, part, self.gate or 0.0),
         }
 
     def refined(self, seen: Views, k: Complex[Tensor, " rx"], echoes: Echoes) -> "Refined":
@@ -141,6 +144,7 @@ def blank(k: Complex[Tensor, " rx"]) -> State:
         **{
             "shift_var": math.inf,
             "used": 0,
+            "strength": torch.zeros(4, dtype=torch.float64, device=k.device),
             "peaks": 0.0,
             "noise_peaks": 0.0,
             "snapshots": 0,
@@ -150,22 +154,55 @@ def blank(k: Complex[Tensor, " rx"]) -> State:
     }
 
 
-def packed(new: Refined, echoes: Echoes) -> State:
-    """What a step leaves, for the state; echoes: those of the step, or more of their kind."""
+def packed(new: Refined, echoes: Echoes, gate: float | int = 0.0, targets: Tensor | None = None) -> State:
+    """What a step leaves, for the state; echoes: those of the step, or more of their kind; gate: of the views;
+    targets: the chance that each of them is a target, where it is known."""
     seen = new.views
     noise = false_alarm(echoes, SURE).mean() * seen.snapshots
     snr = snr_of(seen.statistic, NOISELESS)[0]
+    if targets is None:
+        sure = max(gate, SURE)
+        strays = noise if gate <= SURE else false_alarm(echoes, gate).mean() * seen.snapshots
+        held = strength(seen, seen.statistic > sure, float(strays) * (sure + 1))
+    else:
+        held = strength(seen, targets, 0.0)
     share = float((seen.statistic > NOISELESS).sum()) / max(1, seen.snapshots)
     return {
         **new.sums._asdict(),
         "shift_var": new.shift_var,
         "used": len(seen.u),
+        "strength": held,
         "peaks": float((seen.statistic > SURE).sum()),
         "noise_peaks": float(noise),
         "snapshots": seen.snapshots,
         "snr": snr,
         "presence": min(1.0, share * math.exp((NOISELESS - 1) / (1 + max(snr, 0.0)))),
     }
+
+
+def strength(seen: Views, targets: Tensor, strays: float) -> Float[Tensor, " sum"]:
+    """The sums over views that `pull` is made of: L_i of targets, less that of strays; L_i - 1 of all; L_i - NOISELESS
+    above it; how many these are. They add up, and decay, over blocks. targets: which views are some, or how likely."""
+    level, weight = seen.statistic.double(), seen.weight.double()
+    beyond = level > NOISELESS
+    own = (weight * targets * level).sum() - strays
+    return torch.stack([own, (weight * (level - 1)).sum(), (level[beyond] - NOISELESS).sum(), beyond.double().sum()])
+
+
+def pull(sums: Float[Tensor, " sum"]) -> float:
+    """By how much of its error a step takes k towards what the targets say; the rest of the error stays.
+
+        [ sum over peaks above the gate of L_i - strays (gate + 1) ] SNR / (1 + SNR) / sum over all views of (L_i - 1)
+
+    with the strays that noise has above the gate; where each view has a chance of being a target that is its share.
+    Peaks of noise are found where k has them and so vote for the k that was. Of a target seen at strength |s|^2 = L
+    only SNR / (1 + SNR) is its own, the rest is noise that the search and the gate chose for lying along k. What a step
+    adds by chance is, in the end, pull times what k is off by: the sandwich alone is too sure. SNR by `snr_of`, near 0
+    where there is only noise.
+    """
+    targets, whole, excess, count = sums.tolist()
+    snr = excess / count - 1 if count else 0.0
+    return min(1.0, max(0.0, targets * snr / (1 + snr) / whole)) if whole > 0 and snr > 0 else 0.0
 
 
 def shift_evidence(
@@ -183,8 +220,9 @@ def read(state: State, echoes: Echoes, factors: tuple[int, int] | None = None) -
     k, at = state["kappa"], line_of(echoes)
     sums = scatter.Scatter(*(state[name] for name in scatter.Scatter._fields))
     c, ratio = scatter.covariance(sums, factors)
-    var = c.diagonal().real / squared(k)
-    enough = state["peaks"] >= PER_ANTENNA * len(k) + TOO_MANY * state["noise_peaks"]
+    share = pull(state["strength"])
+    enough = state["peaks"] >= PER_ANTENNA * len(k) + TOO_MANY * state["noise_peaks"] and share >= MEMORY
+    var = c.diagonal().real / squared(k) / max(share, MEMORY) ** 2
     var = var if enough else torch.full_like(var, math.inf)
     found = Calibration(
         k, var, state["shift_var"], at, status=Status.OK if enough else Status.WARMING_UP, factors=factors
@@ -198,6 +236,7 @@ def read(state: State, echoes: Echoes, factors: tuple[int, int] | None = None) -
         "snapshots": state["snapshots"],
         "peaks": state["peaks"],
         "noise_peaks": state["noise_peaks"],
+        "pull": share,
         "eigenvalue_ratio": float(ratio),
     }
     return replace(found, info=info)

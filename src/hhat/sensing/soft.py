@@ -82,7 +82,7 @@ class SoftEm(Calibrator):
             k, shift_var = scatter.shifted(k, at, found.u), found.var
             views = turned(views, torch.full_like(views.u, found.u), k, at)
             sums = sums.turned(torch.polar(torch.ones_like(at), -2 * math.pi * at * found.u))
-        new = packed(Refined(k, sums, views, shift_var), echoes)
+        new = packed(Refined(k, sums, replace(views, weight=certain), shift_var), echoes, targets=certain)
         return {**new, "kappa": k, "change": moved(k, state["kappa"]), "count": state["count"] + 1}
 
     def read(self, state: State, echoes: Echoes) -> Calibration:

@@ -22,6 +22,8 @@ from hhat.sensing.echoes import Echoes, matched, ones_like_gains
 from hhat.sensing.scatter import normalised
 from hhat.sensing.views import ROWS, line_of
 
+ROUNDS = 200
+"""Rounds k <- phases of M k after the eigenvector, each N^2"""
 POINTS = 16
 """Midpoints of the sector over which the mean wave is taken"""
 
@@ -38,11 +40,21 @@ def sector_start(echoes: Echoes) -> Complex[Tensor, " rx"]:
 
 
 def sector_gains(second: Complex[Tensor, "rx rx"], coherence: Complex[Tensor, "rx rx"]) -> Complex[Tensor, " rx"]:
-    """Phases of the eigenvector, from the two sums of `sector_moments`; gains of size 1, for the eigenvector of a band
-    of lags tapers towards the array's ends whatever the gains are."""
+    """Phases of the eigenvector of M, from the two sums of `sector_moments`, then k_n <- M k / |M k| entry by entry.
+
+    M is a band: on a long array its first eigenvalues nearly agree, chance mixes their vectors, which differ by slow
+    turns of phase, and the rounds take these out. Gains of size 1: the eigenvector of a band of lags tapers towards the
+    array's ends whatever the gains are."""
     both = second * coherence.conj()
-    vector = eigh(both - torch.diag(both.diagonal()))[1][:, -1]
-    return normalised(torch.polar(torch.ones_like(vector.real), vector.angle()))
+    both = both - torch.diag(both.diagonal())
+    k = _phases(eigh(both)[1][:, -1])
+    for _ in range(ROUNDS):
+        k = _phases(both @ k)
+    return normalised(k)
+
+
+def _phases(vector: Complex[Tensor, " rx"]) -> Complex[Tensor, " rx"]:
+    return torch.polar(torch.ones_like(vector.real), vector.angle())
 
 
 def sector_moments(echoes: Echoes) -> tuple[Complex[Tensor, "rx rx"], Complex[Tensor, "rx rx"]]:

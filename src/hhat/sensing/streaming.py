@@ -24,21 +24,26 @@ RAMP = 3.0
 @dataclass(frozen=True, eq=False)
 class Streaming(Calibrator):
     """The eigenvector of a scatter that decays by exp(-n / memory) with every n snapshots; the evidence on the common
-    shift decays and is carried along likewise. One step is one block:
+    shift decays by exp(-n / shift_memory) and is carried along. One step is one block:
 
       1. the first `warm` snapshots: only the sums of `start.sector_moments`; their gains, status WARMING_UP
       2. then: peaks of the block under k, above the gate, to their continuous maximum
-      3. R <- keep R + block, k <- its dominant eigenvector; evidence(d) <- keep evidence(d) + block; k by the best d
+      3. R <- keep R + block, k <- its dominant eigenvector; evidence(d) <- its own keep evidence(d) + block; k by the
+         best d
 
-    memory: snapshots after which one counts 1 / e; None: none is forgotten. Phases that walk by an rms of q radians in
-            1,000 snapshots are followed best at about sqrt(2 (N - 1) / (share with target SNR) 1000 / q^2) snapshots,
-            4,000 for one degree at 64 antennas and 15 dB
+    memory: snapshots after which one counts 1 / e in the scatter; None: none is forgotten. Phases that walk by an rms
+            of q radians in 1,000 snapshots leave e1 = a / (2 M) + b M / 2 at memory M, a = (N - 1) / (share with target
+            SNR) of noise and b = q^2 / 1000 of what has moved since: least at sqrt(a / b), 3,600 for one degree at
+            64 antennas and 15 dB
+    shift_memory: of the evidence on the common shift; None: none is forgotten. A random walk of N phases moves the
+            shift far less than it moves each phase, and its evidence is scarcer: eight times `memory` is a good choice
     gate, margin_u, size, coarse: as `eigenvector`
     The uncertainty is that of noise: what gains move within the memory is not in it.
     Source: isac calibration, 3.5 (streaming form) and B8.
     """
 
     memory: float | int | None = 4000.0
+    shift_memory: float | int | None = 32000.0
     warm: int = 2048
     gate: float | int = 12.0
     margin_u: float = 0.012
@@ -67,19 +72,22 @@ class Streaming(Calibrator):
         views = recentred(views, k, at, near, self.margin_u)
         var = resolution(flat, views.statistic - 1)[0]
         known = max(count, RAMP * (seen + count - self.warm))
-        keep = math.exp(-count / min(known, math.inf if self.memory is None else self.memory))
+        keep, keep_shift = (
+            math.exp(-count / min(known, math.inf if memory is None else memory))
+            for memory in (self.memory, self.shift_memory)
+        )
         before = scatter.Scatter(*(state[name] for name in scatter.Scatter._fields))
         sums = before.decayed(keep).plus(scatter.scatter(views.z, views.weight, k, var, at))
         k = scatter.dominant(sums.second)
         d = shifts(like=at)
         views = recentred(views, k, at, near, self.margin_u)
-        evidence = keep * state["evidence"] + shift_evidence(views, flat, self.gate, self.margin_u, d)
+        evidence = keep_shift * state["evidence"] + shift_evidence(views, flat, self.gate, self.margin_u, d)
         found = most_likely(evidence, d)
         k = scatter.shifted(k, at, found.u)
         wave = torch.polar(torch.ones_like(at), -2 * math.pi * at * found.u)
         views = turned(views, torch.full_like(views.u, found.u), k, at)
-        new = packed(Refined(k, sums.turned(wave), views, found.var), flat)
-        counted = {name: keep * state[name] + new[name] for name in ("peaks", "noise_peaks")}
+        new = packed(Refined(k, sums.turned(wave), views, found.var), flat, self.gate)
+        counted = {name: keep * state[name] + new[name] for name in ("peaks", "noise_peaks", "strength")}
         return {
             **{**state, **new, **counted, "kappa": k, "change": moved(k, state["kappa"]), "count": state["count"] + 1},
             **{"seen": seen + count, "evidence": carried(evidence, d, found.u)},

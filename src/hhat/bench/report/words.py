@@ -18,6 +18,10 @@ TITLES = {
     "fronthaul_bits_per_sample": "fronthaul bits per pilot resource element and unit",
     "log10_condition": "log10 of the condition number",
     "converged": "share that converged",
+    "e0": "e0, what the beam loses",
+    "e1": "e1, the same without the common shift",
+    "gospa_m": "GOSPA in m",
+    "after": "snapshots seen",
 }
 UNITS = ("db", "s", "hz", "m", "rad", "deg")
 INITIALS = {"snr": "SNR", "nmse": "NMSE", "rmse": "RMSE", "db": "dB", "hz": "Hz", "los": "LOS"}
@@ -29,10 +33,14 @@ DEFINITIONS = {
     "sure of itself; interval: 95 %, delta method. A method without a variance has none",
     "channels_per_s": "geometric mean over blocks; interval: 95 %, Student's t on the logarithm",
 }
+ROOT = (
+    "root of the mean over realisations of the squares that the experiment's score keeps; interval: 95 %, delta method"
+)
 MEAN = "mean over realisations of what the experiment's score keeps; interval: 95 %, Student's t"
 LESS, MORE, ONE = "less", "more", "one"
 """Which value of a metric is the best: the least, the greatest, the one nearest to 1"""
-LOGARITHMIC = ("variance_ratio", "channels_per_s", "batch", "fronthaul_bits_per_sample")
+GAIN_ERRORS = ("e0", "e1")
+LOGARITHMIC = ("variance_ratio", "channels_per_s", "batch", "fronthaul_bits_per_sample", *GAIN_ERRORS, "expected_e0")
 SPREAD, EVEN_STEPS = 30.0, 2.5
 """A sweep over positive values is drawn on a logarithmic axis if it spans 30 and its ratios differ by at most 2.5"""
 
@@ -48,14 +56,20 @@ def title_of(name: str) -> str:
 
 
 def definition_of(metric: str) -> str:
-    return DEFINITIONS.get(metric, MEAN)
+    return DEFINITIONS.get(metric, ROOT if _is_root(metric) else MEAN)
+
+
+def _is_root(metric: str) -> bool:
+    return "rmse" in metric or metric.startswith("gospa")
 
 
 def good_end(metric: str) -> str:
     """LESS, MORE or ONE; empty where the name does not tell."""
     if metric == "variance_ratio":
         return ONE
-    if "nmse" in metric or "rmse" in metric or metric.startswith(("seconds", "gap_to", "deviation")):
+    if "nmse" in metric or _is_root(metric) or metric.startswith(("seconds", "gap_to", "deviation")):
+        return LESS
+    if metric in GAIN_ERRORS:
         return LESS
     return MORE if metric in ("channels_per_s", "converged", "detection_probability") or "gain_over" in metric else ""
 
@@ -101,11 +115,11 @@ def spell_point(point: Mapping[str, Any]) -> str:
 
 
 def digits(value: Number, metric: str = "") -> str:
-    """Two decimals, none where the number is large; three digits where it is small, unless it is in dB."""
+    """Two decimals, none where the number is large; three digits where it is small (4.75e−04), unless it is in dB."""
     if metric.endswith("_db"):
         return f"{value:z.2f}".replace("-", "−")
     if value != 0 and abs(value) < 0.1:
-        spelled = f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+        spelled = f"{value:.3g}" if abs(value) >= 1e-2 else f"{value:.2e}"
     else:
         spelled = f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
     return spelled.replace("-", "−")
