@@ -117,6 +117,14 @@ METHODS = {
         "one set of paths for all hopping symbols, by one likelihood",
         "Wan & Liu 2024, made joint",
     ),
+    "impairment-tracking": Entry(
+        "hhat.distortion.tracker:ImpairmentTracking",
+        "channel through chains that distort, by a learned forward model and its exact linearised inverse",
+        "Xu & Liu 2026, made exact",
+    ),
+    "compensated-tracking": Entry(
+        "hhat.distortion.compensated:CompensatedTracking", "the distortion taken off first, then the channel", "textbook"
+    ),
     "srs-extrapolation": Entry(
         "hhat.extrapolation.tracker:SrsExtrapolation",
         "the whole band from hopping sounding symbols, one by one: joint-ml first, then a sliding window",

@@ -11,7 +11,7 @@ from hhat.priors import Gauss, bernoulli_gauss, covariance
 from hhat.priors.generated import Linear
 from hhat.random import complex_normal, generator
 from hhat.types import Message, Observation, Status
-from tests.contracts.test_sounding import takes_sounding
+from tests.contracts.test_distorted import takes_observation
 
 
 def observe(noise_var=0.05, num=5):
@@ -85,7 +85,7 @@ def test_a_tracker_keeps_its_state_through_a_lost_slot():
     assert torch.isfinite(third[1].belief.mean).all()
 
 
-@pytest.mark.parametrize("name", [name for name in registry.METHODS if not takes_sounding(name)])
+@pytest.mark.parametrize("name", [name for name in registry.METHODS if takes_observation(name)])
 def test_other_methods_solve_each_slot_on_its_own(name):
     settings = {"prior": Gauss(1.0)} if name in ("lmmse", "diffusion-posterior", "experts-vb", "ldamp") else {}
     settings = {"prior": Linear()} if name == "wgan" else settings

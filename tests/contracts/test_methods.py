@@ -13,9 +13,9 @@ from hhat.priors import Experts, Gauss, bernoulli_gauss
 from hhat.priors.generated import Linear
 from hhat.random import complex_normal, generator
 from hhat.types import Observation, Status
-from tests.contracts.test_sounding import takes_sounding
+from tests.contracts.test_distorted import takes_observation
 
-NAMES = [name for name in registry.METHODS if not takes_sounding(name)]  # those: test_sounding
+NAMES = [name for name in registry.METHODS if takes_observation(name)]  # others: test_sounding, test_distorted
 SETTINGS = {
     "lmmse": {"prior": Gauss(1.3)},
     "covariance-mixture": {"prior": Experts((Gauss(0.3), Gauss(1.6)))},

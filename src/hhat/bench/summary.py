@@ -197,12 +197,19 @@ def summarise(name: str, cells: Group) -> Value | None:
     return mean_interval(cells.array(name))
 
 
+def keeps(cells: Group, metric: str) -> bool:
+    """Is a metric of the experiment's own among a group's arrays?"""
+    ratios = {metric.removesuffix(ending) + "_ratio" for ending in ENDINGS if metric.endswith(ending)}
+    return metric not in METRICS and any(cells.has(name) for name in (metric, *ratios))
+
+
 def rows(groups: Iterable[Group], metrics: Sequence[str]) -> list[Row]:
-    """One row per method, point and metric."""
-    found = []
-    for cells in groups:
+    """One row per method, point and metric. What some methods keep and others do not is a row of the former alone."""
+    found, every = [], list(groups)
+    shared = {metric: any(keeps(cells, metric) for cells in every) for metric in metrics}
+    for cells in every:
         for metric in metrics:
-            value = summarise(metric, cells)
+            value = None if shared[metric] and not keeps(cells, metric) else summarise(metric, cells)
             if value is not None:
                 seconds = None if cells.is_bound else cells.seconds()
                 found.append(row(cells.method, cells.point, metric, value, seconds, cells.seed))
