@@ -194,6 +194,16 @@ OPERATORS = {
     }.items()
 }
 IMPAIRMENTS = {
+    "amplifier": Entry(
+        "hhat.impairments.amplifier:Amplifier", "amplifier with memory, of a preset or measured", "Morgan et al. 2006"
+    ),
+    "chain": Entry("hhat.impairments.chain:Chain", "receiver: crosstalk, amplifier, IQ imbalance", "Xu & Liu 2026"),
+    "crosstalk": Entry("hhat.impairments.crosstalk:Crosstalk", "neighbouring chains leak", "Xu & Liu 2026"),
+    "iq-imbalance": Entry(
+        "hhat.impairments.iq_imbalance:IqImbalance", "phase and gain error of I and Q", "Tarighat et al. 2005"
+    ),
+    "phase-noise": Entry("hhat.impairments.phase_noise:PhaseNoise", "oscillators that wander", "textbook"),
+    "quantiser": Entry("hhat.impairments.quantiser:Quantiser", "converters of few bits", "textbook"),
     "unit-sync": Entry(
         "hhat.impairments.unit_sync:UnitSync", "units of one array off by a phase and a delay each", "textbook"
     ),
@@ -351,7 +361,7 @@ EXPERIMENTS = {
         "hhat.experiments.extrapolation_fig14:EXPERIMENT", "tracking NMSE against SNR (claims only)", "Wan & Liu 2024"
     ),
     "impairments/fig5": Entry(
-        "hhat.experiments.impairments_fig5:EXPERIMENT", "learning the forward model (claims only)", "Xu & Liu 2026"
+        "hhat.experiments.impairments_fig5:EXPERIMENT", "learning the forward model, epoch by epoch", "Xu & Liu 2026"
     ),
     "impairments/fig6": Entry(
         "hhat.experiments.impairments_fig6:EXPERIMENT", "channel NMSE against SNR (claims only)", "Xu & Liu 2026"
@@ -412,6 +422,15 @@ MODELS = {
     ),
     "diffusion-plain": Entry(
         "hhat.train.models:DIFFUSION_PLAIN", "expert of prior diffusion, the paper's network", "Fesl et al. 2024"
+    ),
+    "impairment-surrogate": Entry(
+        "hhat.train.surrogate:SURROGATE", "what receive chains do to a signal, three networks for all", "Xu & Liu 2026"
+    ),
+    "impairment-surrogate-per-chain": Entry(
+        "hhat.train.surrogate:PER_CHAIN", "the same with a network for each of 64 chains", "Xu & Liu 2026"
+    ),
+    "impairment-compensator": Entry(
+        "hhat.train.surrogate:COMPENSATOR", "its inverse: the undistorted signal from the distorted", "Xu & Liu 2026"
     ),
 }
 FORMATS = {

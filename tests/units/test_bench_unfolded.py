@@ -26,6 +26,8 @@ def test_a_curve_is_a_row_per_place_on_it():
 def test_steps_are_counted_and_a_trend_sees_them():
     found = counted_groups([curve(name="e0@slot:100")], None)
     assert [cells.point["slot"] for cells in found] == [0, 100, 200]
+    from_one = counted_groups([curve(name="e0@epoch:1:1")], None)
+    assert [cells.point["epoch"] for cells in from_one] == [1, 2, 3]
     claim = Trend("grows", "nobody", method="m", over="slot", rises=True, metric="e0")
     assert claim.check(found).verdict == CONFIRMED
 

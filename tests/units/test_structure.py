@@ -15,7 +15,7 @@ ORDER = (
     ["nets"],
     ["priors"],
     ["methods"],
-    ["tracking", "sensing", "extrapolation", "decentralized", "sionna"],
+    ["tracking", "distortion", "sensing", "extrapolation", "decentralized", "sionna"],
     ["scenarios", "train", "io"],
     ["bench"],
     ["experiments"],

@@ -88,8 +88,8 @@ def group(cells: Iterable[Cell]) -> list[Group]:
 def unfolded(cells: Group) -> list[Group]:
     """A group whose arrays run along an axis of the sweep, "ratio@symbol" (n, symbols), as one group per place of it.
 
-    "ratio@slot:100" counts that axis in steps of 100. What is estimated once and looked at symbol by symbol is so kept
-    in one cell; arrays without an axis stay with the group itself.
+    "ratio@slot:100" counts that axis in steps of 100, "ratio@epoch:1:1" in ones from 1. What is estimated once and
+    looked at symbol by symbol is so kept in one cell; arrays without an axis stay with the group itself.
     """
     axes = dict.fromkeys(name.partition("@")[2] for cell in cells.cells for name in cell.arrays if "@" in name)
     if not axes:
@@ -97,14 +97,15 @@ def unfolded(cells: Group) -> list[Group]:
     plain = [{name: array for name, array in cell.arrays.items() if "@" not in name} for cell in cells.cells]
     found = [_with_arrays(cells, cells.point, plain)] if any(plain) else []
     for axis in axes:
-        name, _, step = axis.partition(":")
+        name, _, count = axis.partition(":")
+        step, _, first = count.partition(":")
         along = [
             {key.partition("@")[0]: array for key, array in cell.arrays.items() if key.partition("@")[2] == axis}
             for cell in cells.cells
         ]
         for place in range(min(array.shape[1] for kept in along for array in kept.values())):
             here = [{key: array[:, place] for key, array in kept.items()} for kept in along]
-            found.append(_with_arrays(cells, {**cells.point, name: place * int(step or 1)}, here))
+            found.append(_with_arrays(cells, {**cells.point, name: int(first or 0) + place * int(step or 1)}, here))
     return found
 
 

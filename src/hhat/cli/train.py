@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hhat.train.loop import Trained
     from hhat.train.models import Finished
     from hhat.train.run import Task
+    from hhat.train.surrogate import SurrogateTask
 
 HALF_LIMIT_DB = 0.05
 """Half precision is kept where it costs less than this at every SNR of the card"""
@@ -82,16 +83,28 @@ def train(
             ("wrote", str(path)),
         ]
     )
-    lines = [[digits(row["snr_db"]), digits(row["value"]), interval(row), str(row["n"])] for row in card["measured"]]
+    # what a row is of comes first: an SNR, or which of several networks
+    lines = [
+        [
+            digits(row["snr_db"]) if "snr_db" in row else row["network"],
+            digits(row["value"]),
+            interval(row),
+            str(row["n"]),
+        ]
+        for row in card["measured"]
+    ]
     if not lines:
         print_pairs(
             [("NMSE", "unknown: the capture carries no truth; the card tells the evidence on held-out snapshots")]
         )
         return
-    print_table("", ("SNR dB", "NMSE dB", "95 %", "n"), lines)
+    head = "SNR dB" if "snr_db" in card["measured"][0] else "network"
+    print_table("", (head, "NMSE dB", "95 %", "n"), lines)
 
 
-def _card(task: "Task | GaussTask", trained: "Trained", finished: "Finished") -> tuple[dict[str, Any], bool]:
+def _card(
+    task: "Task | GaussTask | SurrogateTask", trained: "Trained", finished: "Finished"
+) -> tuple[dict[str, Any], bool]:
     """The card with measured numbers, of the weights as they are written, and whether that is in half precision."""
     from hhat.bench.recipe import machine, versions
     from hhat.train.files import EXACT, rounded
@@ -103,20 +116,24 @@ def _card(task: "Task | GaussTask", trained: "Trained", finished: "Finished") ->
     there = machine()
     return {
         **task.card(trained, finished),
-        "metric": "nmse_db",
+        "metric": task.metric,
         "measured": short if half else whole,
         "versions": versions(),
         "machine": {name: there[name] for name in ("cpu", "gpu")},
     }, half
 
 
-def _measured(task: "Task | GaussTask", finished: "Finished") -> list[dict[str, Any]]:
-    """NMSE at the card's SNRs; the interval counts channels: the units of one share its paths."""
+def _measured(task: "Task | GaussTask | SurrogateTask", finished: "Finished") -> list[dict[str, Any]]:
+    """NMSE at the card's SNRs; the interval counts channels: the units of one share its paths. Of a model of the
+    distortion: NMSE of its fit."""
     import torch
 
     from hhat.bench.metrics import mean_interval_db, squared_ratio
     from hhat.methods.solve import solve
+    from hhat.train.surrogate import SurrogateTask
 
+    if isinstance(task, SurrogateTask):
+        return task.measured(finished)
     rows = []
     for snr_db in task.test_snrs_db:
         ratios = []

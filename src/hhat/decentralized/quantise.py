@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hhat.ops.linalg import squared
+from hhat.ops.rounding import mid_tread, mid_tread_levels
 from hhat.types import Gaussian
 
 SCALE_BITS = 32
@@ -127,11 +128,10 @@ class MidTread(Uniform):
         return 2
 
     def step(self, scale: Tensor) -> Tensor:
-        return scale / (2 ** (self.bits - 1) - 1)
+        return scale / mid_tread_levels(self.bits)
 
     def _codes(self, x: Tensor) -> Tensor:
-        most = 2 ** (self.bits - 1) - 1
-        return x.round().clamp(-most, most).to(torch.int32)
+        return mid_tread(x, mid_tread_levels(self.bits)).to(torch.int32)
 
     def _offset(self) -> float:
         return 0.0

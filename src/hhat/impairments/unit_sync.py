@@ -28,6 +28,7 @@ class UnitSync(Impairment):
     Source: linear phase of a delay, textbook.
     """
 
+    lossless = True
     phase_rad: Tensor
     timing_s: Tensor
     offset_hz: Tensor

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -82,6 +82,7 @@ class GaussTask:
     data: Data | PilotData
     data_name: str
     recipe: GaussRecipe
+    metric: ClassVar[str] = "nmse_db"
 
     def __post_init__(self):
         if self.model.count is not None and isinstance(self.data, PilotData):

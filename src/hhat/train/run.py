@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,6 +17,7 @@ from hhat.train.data import Batch, CaptureData, Data, PilotData, UnitsData, cdl_
 from hhat.train.gaussian import GaussModel, GaussTask
 from hhat.train.loop import Fit, Progress, Recipe, Trained, train
 from hhat.train.models import Finished, Model
+from hhat.train.surrogate import SurrogateModel, SurrogateTask, surrogate_task
 
 SCENARIO_CHANNELS = 2000
 """Drawn once, with one set of pilots, where the scenario is not cut into units"""
@@ -30,6 +31,7 @@ class Task:
     data: Data
     data_name: str
     recipe: Recipe
+    metric: ClassVar[str] = "nmse_db"
 
     @cached_property
     def fit(self) -> Fit:
@@ -75,16 +77,20 @@ class Task:
         }
 
 
-def task_for(model: str, data: str | None = None, profile: str = "full", seed: int = 0) -> Task | GaussTask:
+def task_for(
+    model: str, data: str | None = None, profile: str = "full", seed: int = 0
+) -> Task | GaussTask | SurrogateTask:
     """By names as a user writes them; data: a scenario, a name that `cdl_data` knows, or a file that carries truth
     (for a covariance also one that does not); None: the model's own. ValueError says what is wrong."""
-    found: Model | GaussModel = registry.load("models", model)
-    recipe = found.recipe(profile, seed)
+    found: Model | GaussModel | SurrogateModel = registry.load("models", model)
+    if isinstance(found, SurrogateModel):
+        return surrogate_task(found, data, found.recipe(profile, seed))
+    found.recipe(profile, seed)  # a wrong profile is told before data are drawn
     known, words = data_for(found.data if data is None else data, seed, isinstance(found, GaussModel))
     if isinstance(found, GaussModel):
-        return GaussTask(found, known, words, recipe)
+        return GaussTask(found, known, words, found.recipe(profile, seed))
     assert not isinstance(known, PilotData)
-    return Task(found, known, words, recipe)
+    return Task(found, known, words, found.recipe(profile, seed))
 
 
 def data_for(data: str, seed: int, gaussian: bool = False) -> tuple[Data | PilotData, str]:

@@ -1,0 +1,5 @@
+"""Channels seen through receivers that distort: records, inference through a model of the distortion, trackers."""
+
+from hhat.distortion.record import DistortedPilots
+
+__all__ = ["DistortedPilots"]

@@ -1,0 +1,71 @@
+"""`DistortedPilots`: what a receiver with imperfect chains sees of known pilots."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hhat.types import Shape
+
+
+@dataclass(frozen=True, eq=False)
+class DistortedPilots:
+    """y = f(h r^T + CN(0, noise_var)): the distortion f is unknown, the noise is in the signal before it.
+
+    y:         complex (*batch, pilot, rx_ant), distorted; symbols in time on axis -2, receive chains on -1. f has no
+               past before the first symbol
+    pilots:    r, complex (pilot) or (*batch, pilot)
+    noise_var: E|n|^2 per complex sample before the distortion; a number or a real tensor that broadcasts to y
+    It is no `Observation`: y is not op(h) + noise. Raises ValueError where shapes, dtypes or signs do not fit.
+    """
+
+    y: Tensor
+    pilots: Tensor
+    noise_var: Tensor
+
+    def __init__(self, y: Tensor, pilots: Tensor, noise_var: Tensor | float | int):
+        for name, value, least in (("y", y, 2), ("pilots", pilots, 1)):
+            if not isinstance(value, Tensor) or not value.is_complex():
+                got = getattr(value, "dtype", type(value).__name__)
+                raise ValueError(f"{name}: expected a complex tensor, got {got}")
+            if value.ndim < least or value.numel() == 0:
+                wanted = "(*batch, pilot, rx_ant)" if name == "y" else "(*batch, pilot)"
+                raise ValueError(f"{name}: expected at least one item of shape {wanted}, got {tuple(value.shape)}")
+        if tuple(pilots.shape) not in (tuple(y.shape[:-1]), tuple(y.shape[-2:-1])):
+            wanted = f"({y.shape[-2]},) or {tuple(y.shape[:-1])}"
+            raise ValueError(f"pilots: expected shape {wanted} for y {tuple(y.shape)}, got {tuple(pilots.shape)}")
+        if bool((~torch.isfinite(pilots)).any()):
+            raise ValueError("pilots: expected finite symbols, some are not")
+        noise_var = torch.as_tensor(noise_var, device=y.device)
+        if noise_var.is_complex():
+            raise ValueError("noise_var: expected real E|n|^2, got a complex tensor")
+        noise_var = noise_var.to(y.real.dtype)
+        if bool((~(noise_var >= 0)).any()) or bool(torch.isinf(noise_var).any()):
+            raise ValueError(f"noise_var: expected finite values >= 0, got {noise_var.flatten()[:4].tolist()}")
+        try:
+            fits = torch.broadcast_shapes(noise_var.shape, y.shape) == y.shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(f"noise_var: shape {tuple(noise_var.shape)} does not fit y {tuple(y.shape)}")
+        for name, value in (("y", y), ("pilots", pilots.to(y)), ("noise_var", noise_var)):
+            object.__setattr__(self, name, value)
+
+    def to(self, device: Any) -> "DistortedPilots":
+        """The same on another device; itself where it is there already."""
+        if self.y.device == torch.device(device):
+            return self
+        return DistortedPilots(self.y.to(device), self.pilots.to(device), self.noise_var.to(device))
+
+    @property
+    def batch_shape(self) -> Shape:
+        return tuple(self.y.shape[:-2])
+
+    @property
+    def num_pilots(self) -> int:
+        return self.y.shape[-2]
+
+    @property
+    def num_rx_ant(self) -> int:
+        return self.y.shape[-1]
