@@ -226,6 +226,11 @@ SCENARIOS = {
         "sparse coefficients behind ill-conditioned, non-zero-mean, low-rank or correlated matrices",
         "hhat",
     ),
+    "impaired-uplink": Entry(
+        "hhat.scenarios.impaired_uplink:ImpairedUplink",
+        "pilots through receive chains that distort and drift",
+        "Xu & Liu 2026",
+    ),
     "near-field": Entry(
         "hhat.scenarios.near_field:NearField",
         "XL line array in the near field, wideband, units with few analog beams",

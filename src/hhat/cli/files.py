@@ -35,6 +35,7 @@ def simulate(
 ) -> None:
     """Draw truth and observations of a scenario into a capture file. The draw is made on the CPU on any device."""
     from hhat import io, random, registry
+    from hhat.distortion.record import DistortedPilots
     from hhat.sensing.echoes import Echoes
     from hhat.settings import pairs, typed
 
@@ -52,6 +53,8 @@ def simulate(
         slot, shape = drawn[0], (slots, *drawn[0].obs.y.shape)
     if isinstance(slot.obs, Echoes):
         channel_shape, channel_axes = [slot.obs.num_rx_ant, slot.obs.num_subcarriers], ["rx_ant", "subcarrier"]
+    elif isinstance(slot.obs, DistortedPilots):
+        channel_shape, channel_axes = [slot.obs.num_rx_ant], ["rx_ant"]
     else:
         channel_shape, channel_axes = list(slot.obs.op.in_shape), list(slot.obs.axes or ())
     found = {

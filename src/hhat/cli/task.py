@@ -60,9 +60,13 @@ class Task:
         return replace(slot, obs=Observation(obs.y, op, obs.noise_var, obs.axes))
 
     def choice(self, slot: "Slot") -> "Choice":
+        from hhat.distortion.record import DistortedPilots
         from hhat.methods.defaults import choice_for
         from hhat.types import Observation
 
+        if isinstance(slot.obs, DistortedPilots):
+            words = "holds pilots through receive chains that distort, which trackers of impairments take slot by slot"
+            raise ValueError(f"{self.file}: {words}; expected pilots of a linear receiver")
         if not isinstance(slot.obs, Observation):
             raise ValueError(f"{self.file}: holds echoes, expected pilots; `hhat calibrate` takes echoes")
         return choice_for(self.method, slot.obs, slot.about, self.prior, self.settings)

@@ -1,12 +1,28 @@
-"""`DistortedPilots`: what a receiver with imperfect chains sees of known pilots."""
+"""`DistortedPilots`: what a receiver with imperfect chains sees of known pilots, and what a scenario knows of it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hhat.types import Shape
+
+
+class ImpairedTruth(NamedTuple):
+    """h and y of every slot; what the receive chains were like where it is known.
+
+    h            complex (*batch, rx_ant)
+    y            complex (*batch, pilot, rx_ant): h r^T + noise, before the distortion. None: not known
+    coupling, phase_rad  (rx_ant) or (*batch, rx_ant): crosstalk and IQ phase
+    coefficients complex (rx_ant, order, term) or (*batch, rx_ant, order, term): of the amplifiers
+    """
+
+    h: Tensor
+    y: Tensor | None = None
+    coupling: Tensor | None = None
+    phase_rad: Tensor | None = None
+    coefficients: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

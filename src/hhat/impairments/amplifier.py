@@ -76,6 +76,14 @@ class Amplifier(Impairment):
         model = replace(self.polynomial, max_amplitude=math.inf)
         return replace(self, model=model, coefficients=self.taps * first[:, None])
 
+    def at_severity(self, severity: float | int) -> "Amplifier":
+        """1 + severity (c - 1): at 0 exactly the identity. Amplitudes are cut at max_amplitude / severity."""
+        check_errors("amplifier", {"severity": severity})
+        identity = self.polynomial.identity()
+        cut = math.inf if severity == 0 else self.polynomial.max_amplitude / severity
+        model = replace(self.polynomial, max_amplitude=cut)
+        return replace(self, model=model, coefficients=identity + severity * (self.taps - identity))
+
     @classmethod
     def draw(
         cls,
@@ -86,18 +94,12 @@ class Amplifier(Impairment):
         back_off: float | int | None = None,
         deviation: float | int = 0.02,
     ) -> "Amplifier":
-        """Chains of `shape` (*batch, rx_ant) around a model:  1 + severity (c (1 + deviation CN(0, 1)) - 1).
-
-        At severity 1 the model (amplitudes are cut at max_amplitude / severity), at 0 exactly the identity.
-        """
+        """Chains of `shape` (*batch, rx_ant) around a model:  c (1 + deviation CN(0, 1)), `at_severity`."""
         check_errors("amplifier", {"severity": severity, "deviation": deviation})
         own = cls(model, back_off)
-        found = own.polynomial
-        size = (*shape, len(found.orders), len(found.delays))
+        size = (*shape, len(own.polynomial.orders), len(own.polynomial.delays))
         c = own.taps * (1 + deviation * complex_normal(size, gen, torch.complex128))
-        identity = found.identity()
-        cut = math.inf if severity == 0 else found.max_amplitude / severity
-        return cls(replace(found, max_amplitude=cut), own.back_off, identity + severity * (c - identity))
+        return replace(own, coefficients=c).at_severity(severity)
 
     @classmethod
     def example(cls, gen: torch.Generator, severity: float | int = 1.0) -> tuple["Amplifier", Tensor]:

@@ -35,7 +35,7 @@ PRESETS = {
         ),
         (1, 3, 5),
         memory(3),
-        BACK_OFF,
+        0.25,
         source="class AB amplifier of Ding et al. 2004, IEEE Trans. Commun. 52(1), memory polynomial",
     ),
     "gan-2ghz": Polynomial(

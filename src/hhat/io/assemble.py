@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hhat.io import echo, factors
+from hhat.io import distorted, echo, factors
 from hhat.io.fields import Contents, Field
-from hhat.io.layout import Layout, aligned, layout_of, rows_of, tensor_of
+from hhat.io.layout import Layout, aligned, layout_of, noise_var_of, rows_of, tensor_of
 from hhat.io.operators import rebuild
 from hhat.io.root import Root, axes_of, parse_root
 from hhat.ops import LinearOp
@@ -74,6 +74,8 @@ def _at_slot(field: Field, index: int) -> Field:
 def _both(contents: Contents, start: int, count: int | None) -> tuple[Slot, Slot | None]:
     if echo.holds_echoes(contents):
         return echo.slot_of(contents, start, count), None
+    if distorted.holds_distorted(contents):
+        return distorted.slot_of(contents, start, count), None
     layout = layout_of(contents)
     root = parse_root(contents.path, contents.root, loose=contents.format != "hhat.capture/1")
     rows = rows_of(contents, layout, start, count)
@@ -81,7 +83,7 @@ def _both(contents: Contents, start: int, count: int | None) -> tuple[Slot, Slot
     y = tensor_of(contents, "y", rows).to(dtype)
     op, axes = _operator(contents, layout, rows, dtype)
     about = _about(contents, root, axes, op)
-    noise = _noise_var(contents, layout, rows)
+    noise = noise_var_of(contents, layout, rows)
     truth = _truth(contents, layout, rows, dtype, y, op)
     second = None
     if "y_repeat" in contents.fields:
@@ -168,31 +170,6 @@ def _selection(contents: Contents) -> tuple[Tensor, int] | None:
         raise contents.wrong("expected integers (indices from 0), got fractions", "selection")
     index = index.to(torch.int64)
     return (index if entry.axes == factors.HOPPING else index.reshape(-1)), int(size)
-
-
-def _noise_var(contents: Contents, layout: Layout, rows: tuple[int, int] | None) -> Tensor | None:
-    if "noise_var" not in contents.fields:
-        return None
-    entry = contents.fields["noise_var"]
-    if entry.dtype.kind not in "fiu":
-        raise contents.wrong(f"expected real E|n|^2 per complex sample, got {entry.dtype}", "noise_var")
-    names = (*layout.batch, *layout.event)
-    trailing = names[len(names) - len(entry.shape) :]
-    per_snapshot = layout.batch[: len(entry.shape)]
-    axes = entry.axes
-    if axes is None and entry.shape and entry.shape == layout.shape[: len(per_snapshot)]:
-        axes = per_snapshot
-        if entry.shape == layout.shape[len(layout.shape) - len(entry.shape) :] and len(entry.shape) < len(names):
-            raise contents.wrong(f"shape {entry.shape} fits two ways; name its axes", "noise_var")
-    axes = trailing if axes is None else axes
-    if len(axes) != len(entry.shape) or not set(axes) <= set(names):
-        problem = f"shape {entry.shape} with axes ({' '.join(axes)}) does not fit y ({' '.join(names)})"
-        raise contents.wrong(problem, "noise_var")
-    value = aligned(contents, "noise_var", axes, names, layout, rows)
-    wrong = int((value < 0).sum())
-    if wrong:
-        raise contents.wrong(f"{wrong} of {value.numel()} values are negative, expected >= 0", "noise_var")
-    return value
 
 
 def _truth(

@@ -9,6 +9,7 @@ positions in wavelengths) and physical constants with their unit in the name. Da
                pilots that hop
     y_repeat   the same pilots received once more, optional: gives a hold-out score and the noise
     truth/h    the channel, optional; truth/* what else is known
+    receiver   root attribute, "distorted": pilots of `DistortedPilots`, see distorted.py; "linear" or absent: others
     operator/  any other operator as a tree of groups (class name, tensors, numbers)
 """
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from hhat.distortion.record import DistortedPilots
 from hhat.io import opened
 from hhat.io.assemble import ESTIMATED, Layout, at_slot, hops_between_slots, layout_of, slot_of
 from hhat.io.errors import InputError, PathType
@@ -99,6 +100,13 @@ def _of_slot(slot: Slot) -> dict[str, Any]:
     obs = slot.obs
     if isinstance(obs, Echoes):
         return _of_echoes(obs)
+    if isinstance(obs, DistortedPilots):
+        return {
+            "channel_axes": {"rx_ant": obs.num_rx_ant},
+            "operator": "known pilots through receive chains that distort, noise before them",
+            "mean_power": float(obs.y.abs().square().mean()),
+            "mean_noise_var": float(obs.noise_var.mean()),
+        }
     assert isinstance(obs.op, LinearOp)
     found: dict[str, Any] = {
         "channel_axes": dict(zip(obs.axes, obs.op.in_shape, strict=True)) if obs.axes else list(obs.op.in_shape),

@@ -101,6 +101,32 @@ def aligned(
     return value.reshape(*(sizes.get(axis, 1) for axis in target[places[0] :]), *value.shape[len(mine) :])
 
 
+def noise_var_of(contents: Contents, layout: Layout, rows: tuple[int, int] | None) -> Tensor | None:
+    """E|n|^2 per complex sample in axes that broadcast to y's; None where the file has none."""
+    if "noise_var" not in contents.fields:
+        return None
+    entry = contents.fields["noise_var"]
+    if entry.dtype.kind not in "fiu":
+        raise contents.wrong(f"expected real E|n|^2 per complex sample, got {entry.dtype}", "noise_var")
+    names = (*layout.batch, *layout.event)
+    trailing = names[len(names) - len(entry.shape) :]
+    per_snapshot = layout.batch[: len(entry.shape)]
+    axes = entry.axes
+    if axes is None and entry.shape and entry.shape == layout.shape[: len(per_snapshot)]:
+        axes = per_snapshot
+        if entry.shape == layout.shape[len(layout.shape) - len(entry.shape) :] and len(entry.shape) < len(names):
+            raise contents.wrong(f"shape {entry.shape} fits two ways; name its axes", "noise_var")
+    axes = trailing if axes is None else axes
+    if len(axes) != len(entry.shape) or not set(axes) <= set(names):
+        problem = f"shape {entry.shape} with axes ({' '.join(axes)}) does not fit y ({' '.join(names)})"
+        raise contents.wrong(problem, "noise_var")
+    value = aligned(contents, "noise_var", axes, names, layout, rows)
+    wrong = int((value < 0).sum())
+    if wrong:
+        raise contents.wrong(f"{wrong} of {value.numel()} values are negative, expected >= 0", "noise_var")
+    return value
+
+
 def tensor_of(contents: Contents, name: str, rows: tuple[int, int] | None) -> Tensor:
     """Values as a tensor of their own precision, on the CPU; InputError where any is not finite."""
     dtype = contents.fields[name].dtype

@@ -27,6 +27,7 @@ class Root(BaseModel):
     created: str = "not stated"
     subcarriers: list[int] | None = None
     wavefront: Literal["plane", "spherical"] = "plane"
+    receiver: Literal["linear", "distorted"] = "linear"
     geometry: dict[str, list[list[float]]] = Field(default_factory=dict)
     constants: dict[str, float] = Field(default_factory=dict)
 

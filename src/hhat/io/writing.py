@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hhat.io import echo
+from hhat.distortion.record import DistortedPilots
+from hhat.io import distorted, echo
 from hhat.io.errors import PathType
 from hhat.io.factors import named_factors
 from hhat.io.fields import EVENT_AXES
@@ -59,6 +60,10 @@ def _arrays(slot: Slot, repeat: Tensor | None) -> tuple[Arrays, Groups]:
         if repeat is not None:
             raise ValueError("repeat: echoes are received once")
         return echo.arrays_of(obs, slot.truth), {}
+    if isinstance(obs, DistortedPilots):
+        if repeat is not None:
+            raise ValueError("repeat: distorted pilots are received once")
+        return distorted.arrays_of(obs, slot.truth), {}
     if not isinstance(obs.op, LinearOp):
         raise ValueError(f"op: expected a hhat.ops.LinearOp, got {type(obs.op).__name__}")
     count = len(obs.batch_shape)
@@ -110,6 +115,8 @@ def _numpy(value: Tensor) -> np.ndarray:
 
 def _write(path: PathType, slot: Slot, arrays: Stored, groups: Groups) -> None:
     about, more = echo.about_of(slot.obs, slot.about) if isinstance(slot.obs, Echoes) else (slot.about, {})
+    if isinstance(slot.obs, DistortedPilots):
+        more = {"receiver": "distorted"}
     root = raw_root(about, datetime.now(UTC).isoformat(timespec="seconds")) | more
     # large attributes (positions of thousands of elements) need the newer attribute storage
     with whole(path) as scratch, h5py.File(scratch, "w", libver=("v108", "latest")) as file:
