@@ -115,6 +115,14 @@ METHODS = {
         "one set of paths for all hopping symbols, by one likelihood",
         "Wan & Liu 2024, made joint",
     ),
+    "impairment-tracking": Entry(
+        "hhat.distortion.tracker:ImpairmentTracking",
+        "channel through chains that distort, by a learned forward model and its exact linearised inverse",
+        "Xu & Liu 2026, made exact",
+    ),
+    "compensated-tracking": Entry(
+        "hhat.distortion.compensated:CompensatedTracking", "the distortion taken off first, then the channel", "textbook"
+    ),
     "auto": Entry("hhat.methods.auto:Auto", "picks prior and solver by what the observation holds", "hhat"),
 }
 PRIORS = {

@@ -87,6 +87,17 @@ def test_an_inverse_takes_most_of_the_distortion_away_and_says_how_much_is_left(
     assert torch.equal(none(apart.distorted).signal, apart.distorted)
 
 
+def test_the_variance_by_amplitude_is_right_for_loud_and_quiet_samples_alike(known):
+    inverse = Compensator.polynomial(known.signal, known.distorted)
+    apart = pairs(receiver(), 3, 3000, 5, generator("apart"))
+    found, var = inverse.loud(apart.distorted)
+    error, loud = (found - apart.signal).abs().square(), apart.signal.abs().square() > 2.5
+    assert 0.5 < error[loud].mean() / var[loud].mean() < 2 and 0.5 < error[~loud].mean() / var[~loud].mean() < 2
+    assert torch.equal(found, inverse(apart.distorted).signal)
+    with pytest.raises(ValueError, match="loudness"):
+        Compensator(None, inverse.error_var).loud(apart.distorted)
+
+
 def test_three_networks_serve_any_number_of_chains(known):
     inverse = Compensator.polynomial(known.signal, known.distorted)
     six = inverse.for_chains(6)
@@ -103,7 +114,7 @@ def test_three_networks_serve_any_number_of_chains(known):
 
 def test_a_network_has_twice_the_variance_of_its_real_part(known):
     mask = ends(3, 4)
-    surrogate = fresh(unit.start(mask, generator("net")), mask).calibrate(known.distorted, known.signal, known.signal)
+    surrogate = fresh(unit.start(mask, generator("net"))).calibrate(known.distorted, known.signal, known.signal)
     found = Compensator.network(surrogate)
     wanted = Compensator.calibrate(surrogate, known.signal, known.distorted)
     assert torch.allclose(found.error_var, wanted.error_var, rtol=1e-4)

@@ -1,5 +1,7 @@
 """The surrogate as a belief: pooling, calibration, files; and its variance against draws of a known law."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ def pooled(seed="surrogate"):
     mask = unit.present(3, (0,), (2,), HIDDEN)
     gen = generator(seed)
     mean = unit.RecurrentWeights(*(torch.randn(m.shape, generator=gen) * 0.4 * m for m in mask))
-    return fresh(mean, mask, 4)
+    return fresh(mean, 4)
 
 
 def test_a_pooled_surrogate_gives_every_inner_chain_the_same_network():
@@ -82,7 +84,10 @@ def test_a_file_gives_the_same_surrogate_back(tmp_path):
     back = load(path)
     assert torch.equal(back(y), known(y)) and torch.allclose(back.fit_var, known.fit_var)
     assert torch.equal(back.loud_fit_var(y), known.loud_fit_var(y))
-    assert float(back.var.out[0, 0, 0]) == pytest.approx(START_VAR)
+    assert float(back.var.out[0, 0, 0]) == pytest.approx(START_VAR) and "var/out" not in known.tensors()
+    assert all(torch.equal(a, b) for a, b in zip(back.var, known.var, strict=True))
+    wider = replace(known, var=unit.RecurrentWeights(*(2 * part for part in known.var)))
+    assert torch.equal(surrogate_from(wider.settings(), wider.tensors()).var.gates, wider.var.gates)
     with pytest.raises(ValueError, match="kind"):
         surrogate_from({"kind": "covariance"}, {})
     with pytest.raises(ValueError, match="missing"):

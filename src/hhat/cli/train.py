@@ -133,7 +133,8 @@ def _measured(task: "Task | GaussTask | SurrogateTask", finished: "Finished") ->
     from hhat.train.surrogate import SurrogateTask
 
     if isinstance(task, SurrogateTask):
-        return task.measured(finished)
+        there = task.ratios(finished)
+        return [{"network": name, **mean_interval_db(ratio)._asdict()} for name, ratio in there.items()]
     rows = []
     for snr_db in task.test_snrs_db:
         ratios = []

@@ -91,9 +91,9 @@ class PerChain:
         cavity = _without(_per_kind(channel), told)
         ahead, every = _sums(cavity, pilots, noise_var)
         column = ahead.mT
-        inverse = torch.diag_embed(1 / noise_var.mT).to(column) - column[..., None] * (column / every.mT)[
-            ..., None, :
-        ].conj()
+        inverse = (
+            torch.diag_embed(1 / noise_var.mT).to(column) - column[..., None] * (column / every.mT)[..., None, :].conj()
+        )
         return Known(Factors(2 * _matrix(inverse), _parts(2 * ahead * (cavity.shift / every))), cavity)
 
     def up(self, found: Inverted, known: Known, pilots: Tensor, noise_var: Tensor) -> Message:

@@ -73,7 +73,8 @@ def linearise(weights: RecurrentWeights, signal: Tensor) -> Linear:
     trace = trace_of(weights, signal)
     slopes = unit.input_jacobian(weights, trace).reshape(chains, batch, 2 * pilots, pilots, 2, 3)
     blocks = slopes.permute(1, 0, 5, 2, 3, 4).flatten(-2)
-    return Linear(output_of(trace, signal), blocks, trace)
+    real = signal.dtype.to_real()
+    return Linear(output_of(trace, signal).to(real), blocks.to(real), trace)
 
 
 def trace_of(weights: RecurrentWeights, signal: Tensor) -> unit.Trace:
@@ -143,17 +144,18 @@ def invert(
 
     distorted, start: complex (batch, pilot, rx_ant); error_var (batch, pilot, rx_ant) or what broadcasts to it, per
     real part, what the networks leave; known: V^-1 and V^-1 mu.
+    The networks run in the precision of their weights, all else in that of `distorted`: single and double are right.
     Items without a positive definite H come out as NaN. Source: hhat (specified as the exact counterpart of Xu & Liu's
     message passing); F is banded, coupling chains at most 2 apart, so that it costs O(rx_ant pilot^3).
     """
-    seen = stacked(distorted).to(weights.out.dtype)
+    seen = stacked(distorted)
     spread = error_var.expand(distorted.shape).to(seen.dtype).mT.repeat_interleave(2, -1)
     now = start
     for _ in range(steps):
         local = linearise(weights, now)
         own, one, two = normal_bands(local.blocks, spread)
         system = Banded.factor((own + known.precision, one, two))
-        residual = seen - local.output + forwards(local.blocks, stacked(now).to(seen.dtype))
+        residual = seen - local.output + forwards(local.blocks, stacked(now))
         mean = system.solve(transposed(local.blocks, residual / spread) + known.shift)
         now = unstacked(mean)
     return Inverted(mean, system.inverse_blocks())

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hhat.methods.working import finite
 from hhat.types import Shape
 
 
@@ -73,6 +74,13 @@ class DistortedPilots:
         if self.y.device == torch.device(device):
             return self
         return DistortedPilots(self.y.to(device), self.pilots.to(device), self.noise_var.to(device))
+
+    def cleaned(self) -> tuple["DistortedPilots", Tensor]:
+        """Itself with items that are not finite set to zero, and which those are, (*batch): what `track` asks for."""
+        lost = ~finite(self.y, self.batch_shape)
+        if not bool(lost.any()):
+            return self, lost
+        return DistortedPilots(self.y.masked_fill(lost[..., None, None], 0), self.pilots, self.noise_var), lost
 
     @property
     def batch_shape(self) -> Shape:

@@ -108,7 +108,10 @@ class Surrogate:
         return replace(self, fit_var=calibrated(loud, error), loudness=Loudness.fit(loud, error))
 
     def tensors(self) -> Weights:
-        found = {f"{kind}/{n}": p for kind in ("mean", "var") for n, p in getattr(self, kind)._asdict().items()}
+        """For a file; without `var` where every weight is START_VAR wide."""
+        found = {f"mean/{n}": part for n, part in self.mean._asdict().items()}
+        if not all(torch.equal(a, b) for a, b in zip(self.var, start_var(self.num_net, self.hidden), strict=True)):
+            found |= {f"var/{n}": part for n, part in self.var._asdict().items()}
         found["log_fit_var"] = self.fit_var.log()
         if self.loudness is not None:
             found["loudness"] = self.loudness.coefficients
@@ -125,10 +128,14 @@ def pooled_index(num_rx_ant: int) -> Tensor:
     return index
 
 
-def fresh(mean: RecurrentWeights, mask: RecurrentWeights, num_pilots: int = 1) -> Surrogate:
+def start_var(num_net: int, hidden: int) -> RecurrentWeights:
+    """START_VAR where a weight of an array's networks exists, 0 for neighbours that its ends lack."""
+    return RecurrentWeights(*(START_VAR * part for part in unit.present(num_net, (0,), (num_net - 1,), hidden)))
+
+
+def fresh(mean: RecurrentWeights, num_pilots: int = 1) -> Surrogate:
     """A surrogate that nobody has calibrated: weights START_VAR wide, the fit as bad as the signal."""
-    var = RecurrentWeights(*(START_VAR * part for part in mask))
-    return Surrogate(mean, var, torch.ones(mean.num_net, num_pilots))
+    return Surrogate(mean, start_var(mean.num_net, mean.hidden), torch.ones(mean.num_net, num_pilots))
 
 
 def nmse(surrogate: Surrogate, signal: Tensor, distorted: Tensor) -> Tensor:
@@ -142,9 +149,10 @@ def surrogate_from(settings: Mapping[str, Any], tensors: Weights) -> Surrogate:
     if settings.get("kind") != KIND:
         raise ValueError(f"weights: expected kind {KIND}, got '{settings.get('kind')}'")
     try:
-        mean, var = (
-            RecurrentWeights(*(tensors[f"{k}/{n}"] for n in RecurrentWeights._fields)) for k in ("mean", "var")
-        )
+        mean = RecurrentWeights(*(tensors[f"mean/{n}"] for n in RecurrentWeights._fields))
+        var = start_var(mean.num_net, mean.hidden)
+        if "var/out" in tensors:
+            var = RecurrentWeights(*(tensors[f"var/{n}"] for n in RecurrentWeights._fields))
         fit_var = tensors["log_fit_var"].exp()
     except KeyError as wrong:
         raise ValueError(f"weights: tensor missing: {wrong}") from None

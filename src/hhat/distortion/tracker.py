@@ -1,40 +1,18 @@
 """`impairment-tracking`: a channel through receive chains that distort, from a learned forward model of these."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hhat.distortion.channel import line_channel, observed
-from hhat.distortion.exchange import LEAST_NOISE, Exchange, PerChain, Known
-from hhat.distortion.linearised import Inverted, invert
+from hhat.distortion.channel import Flat, check, line_channel, start_channel, step_channel, told_back
+from hhat.distortion.exchange import Exchange, PerChain
+from hhat.distortion.linearised import invert
 from hhat.distortion.record import DistortedPilots
 from hhat.distortion.surrogate import Surrogate, load
 from hhat.methods.base import Method
 from hhat.types import Estimate, Gaussian, Message, State
-
-CHANNEL = "channel."
-"""Names in the state that belong to the channel's tracker begin so"""
-
-
-class Flat(NamedTuple):
-    """Distorted pilots with one batch axis, in double precision: divisions of messages and Cholesky factors need it.
-
-    y, noise_var (batch, pilot, rx_ant); pilots (batch, pilot, 1)
-    """
-
-    y: Tensor
-    pilots: Tensor
-    noise_var: Tensor
-
-    @classmethod
-    def of(cls, obs: DistortedPilots) -> "Flat":
-        y = obs.y.to(torch.complex128)
-        noise = obs.noise_var.to(torch.float64).expand(y.shape).clamp_min(LEAST_NOISE)
-        pilots = obs.pilots.to(y).expand(y.shape[:-1])
-        size = y.shape[-2:]
-        return cls(y.reshape(-1, *size), pilots.reshape(-1, size[0], 1), noise.reshape(-1, *size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +29,7 @@ class ImpairmentTracking(Method):
                array, `channel.line_channel`. With `AutoregressiveTracking(prior)` any prior will do, a learned one too
     exchange:  `PerChain()` or `PerSymbol()`; None: the first
     first_steps, steps: of Gauss-Newton in the first round, from the distorted signal, and in later ones
-    info: signal (undistorted, noisy; *batch, pilot, rx_ant) and its signal_var, of the last round; channel: what the
-          channel's method reports
+    info: signal (undistorted, noisy; *batch, pilot, rx_ant) and its signal_var, of the last round
     Raises ValueError for an observation that is no `DistortedPilots`, and for rounds or steps below 1.
     Source: Xu & Liu 2026 (MP-BDL-Frozen); the inversion is exact in place of their message passing.
     """
@@ -72,53 +49,34 @@ class ImpairmentTracking(Method):
                 raise ValueError(f"impairment-tracking: {name}: expected at least 1, got {getattr(self, name)}")
 
     def init(self, obs: DistortedPilots, gen: torch.Generator) -> State:
-        _check(obs)
-        flat = Flat.of(obs)
-        seen = observed(Message(1 / flat.noise_var, flat.y / flat.noise_var), obs.y)
-        channel = self._channel(obs)
-        h = torch.zeros_like(seen.y)
-        return {
-            **{CHANNEL + name: value for name, value in channel.init(seen, gen).items()},
-            **{"h": h, "h_var": h.real, "signal": torch.zeros_like(obs.y), "signal_var": torch.zeros_like(obs.y.real)},
-            "change": obs.y.real.new_ones(obs.batch_shape),
-        }
+        check(obs, "impairment-tracking")
+        half = start_channel(self._channel(obs), obs, gen)
+        return {**half, "signal": torch.zeros_like(obs.y), "signal_var": torch.zeros_like(obs.y.real)}
 
     def step(self, state: State, obs: DistortedPilots) -> State:
-        _check(obs)
-        flat, channel, exchange = Flat.of(obs), self._channel(obs), self._exchange
-        surrogate = self._surrogate(obs.num_rx_ant).to(torch.float64)
-        before = {name.removeprefix(CHANNEL): v for name, v in state.items() if name.startswith(CHANNEL)}
+        check(obs, "impairment-tracking")
+        flat, exchange = Flat.of(obs), PerChain() if self.exchange is None else self.exchange
+        surrogate = self._surrogate(obs.num_rx_ant)
         told = exchange.start(flat.noise_var)
         belief = Message(told.precision[:, 0], told.shift[:, 0])
-        signal = flat.y
+        signal, half = flat.y, state
         for count in range(self.rounds):
             known = exchange.down(belief, told, flat.pilots, flat.noise_var)
-            steps = self.steps if count else self.first_steps
             fit_var = unexplained(surrogate, signal)
+            steps = self.steps if count else self.first_steps
             found = invert(surrogate.mean, flat.y, fit_var, known.factors, signal, steps)
             signal, told = found.signal, exchange.up(found, known, flat.pilots, flat.noise_var)
-            seen = observed(told, obs.y)
-            after = channel.step(before, seen)
-            est = channel.read(after, seen)
-            mean = est.belief.mean
-            var = est.belief.var.expand(mean.shape)
-            wide = Gaussian(mean.to(torch.complex128), var.double().clamp_min(LEAST_NOISE))
-            belief = Message(*(part.reshape(-1, obs.num_rx_ant) for part in _pair(wide.message())))
+            half = step_channel(self._channel(obs), state, told, obs)
+            belief = told_back(half)
         return {
-            **{CHANNEL + name: value for name, value in after.items()},
-            **{"h": mean, "h_var": var},
+            **half,
             "signal": found.signal.reshape(obs.y.shape).to(obs.y),
             "signal_var": found.var.reshape(obs.y.shape).to(obs.y.real),
-            "change": state["change"],
         }
 
     def read(self, state: State, obs: DistortedPilots) -> Estimate:
         info = {"signal": state["signal"], "signal_var": state["signal_var"]}
         return Estimate(Gaussian(state["h"], state["h_var"]), info)
-
-    @property
-    def _exchange(self) -> Exchange:
-        return PerChain() if self.exchange is None else self.exchange
 
     def _channel(self, obs: DistortedPilots) -> Method:
         return line_channel(obs.num_rx_ant) if self.channel is None else self.channel
@@ -133,12 +91,3 @@ def unexplained(surrogate: Surrogate, signal: Tensor) -> Tensor:
     if surrogate.loudness is None:
         return surrogate.fit_var_at(signal.shape[-2]).mT.expand(signal.shape)
     return surrogate.loud_fit_var(signal)
-
-
-def _check(obs: Any) -> None:
-    if not isinstance(obs, DistortedPilots):
-        raise ValueError(f"impairment-tracking: expected DistortedPilots, got {type(obs).__name__}")
-
-
-def _pair(message: Message) -> tuple[Tensor, Tensor]:
-    return message.precision, message.shift

@@ -48,9 +48,9 @@ class Training:
             pairs(receiver(num_rx_ant=n + 2), n + 2, count, NUM_PILOTS, generator("impairments", purpose, seed))
             for purpose, count in (("test", TEST), ("train", self.sequences))
         )
-        parts = (Sequences(*(part[1:-1] for part in known.sequences())) for known in (train, test))
+        learned, judged = (Sequences(*(part[1:-1] for part in known.sequences())) for known in (train, test))
         obs = Observation(torch.zeros(n, 1, dtype=torch.complex64), Identity((1,)), 1.0)
-        return Slot(Sets(*parts, seed), obs)
+        return Slot(Sets(learned, judged, seed), obs)
 
 
 def training(point: Point) -> Training:

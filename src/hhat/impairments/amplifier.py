@@ -65,10 +65,8 @@ class Amplifier(Impairment):
 
     def __call__(self, clean: Tensor) -> Tensor:
         check_signal("amplifier", clean, self.taps.shape[-3] if self.taps.ndim > 2 else None)
-        if not math.isinf(self.max_amplitude):
-            size = clean.abs()
-            clean = torch.where(size > self.max_amplitude, clean * (self.max_amplitude / size), clean)
-        return evaluate(clean, self.taps, self.polynomial.orders, self.polynomial.delays)
+        model = self.polynomial
+        return evaluate(clean, self.taps, model.orders, model.delays, self.max_amplitude)
 
     def linear_part(self) -> "Amplifier":
         """Order 1 alone, nothing cut: the limit of small inputs."""

@@ -52,9 +52,10 @@ class Drift:
     orders. Coupling and phase start at `start` and are pulled to `target`.
 
     amplifier_noise: xi of the coefficients: "per_chain", "shared" by all chains, or "none"
-    Taken literally per chain, the walk of the linear tap (|c| = 0.95 of "warp") ends at a standard deviation of 0.097 of
-    the tap (measured; -20 dB) and is almost a gain of each antenna, which pilots cannot tell from the channel: say which
-    law a figure has. c are the coefficients for inputs of unit power, so that the noise of high orders hardly counts.
+    Taken literally per chain, the walk of the linear tap (|c| = 0.95 of "warp") ends at a standard deviation of 0.097
+    of the tap (measured; -20 dB) and is almost a gain of each antenna, which pilots cannot tell from the channel: say
+    which law a figure has. c are the coefficients for inputs of unit power, so that the noise of high orders hardly
+    counts.
     Source: Xu & Liu 2026, section on drift; which noise is complex, and whether chains share it, is not stated there.
     Raises ValueError for settings outside these.
     """

@@ -119,23 +119,23 @@ def fitted(
     stride = record.stride if stride is None else stride
     gain = torch.vdot(x, y) / squared(x).sum()
     c = fit(x, y / gain, orders, delays, stride, ridge)
-    errors = []
-    for split in ("train", "test"):
-        u, v = record.clean.get(split), record.dirty.get(split)
-        if u is None or v is None:
-            errors.append(math.nan)
-            continue
-        # every stride-th sample is a sequence of its own
-        phases = [_through(u[first::stride], c, orders, delays) - v[first::stride] / gain for first in range(stride)]
-        error = sum(squared(phase).sum() for phase in phases)
-        errors.append(float(10 * torch.log10(error / squared(v / gain).sum())))
     rms = float(squared(x).mean().sqrt())
     model = Polynomial(c, orders, delays, rms, float(x.abs().max()), f"fitted to measured samples: {record.source}")
+    errors = [_nmse_db(model, record, split, stride, gain) for split in ("train", "test")]
     return Fitted(model, complex(gain), stride, *errors)
 
 
-def _through(u: Tensor, c: Tensor, orders: tuple[int, ...], delays: Delays) -> Tensor:
-    return evaluate(u[:, None], c, orders, delays)[:, 0]
+def _nmse_db(model: Polynomial, record: Record, split: str, stride: int, gain: Tensor) -> float:
+    """Of the amplifier as it is used, inputs cut; every stride-th sample is a sequence of its own."""
+    if split not in record.clean:
+        return math.nan
+    u, v = record.clean[split], record.dirty[split] / gain
+    error = torch.zeros((), dtype=torch.float64)
+    for first in range(stride):
+        part = u[first::stride, None]
+        found = evaluate(part, model.coefficients, model.orders, model.delays, model.max_amplitude)
+        error = error + squared(found[:, 0] - v[first::stride]).sum()
+    return float(10 * torch.log10(error / squared(v).sum()))
 
 
 def _spec(path: Path) -> dict[str, Any]:

@@ -87,8 +87,14 @@ def terms(u: Tensor, orders: tuple[int, ...], delay: tuple[int, int], stride: in
     return delayed(u, delay[0] * stride)[..., None] * torch.stack(powers, -1)
 
 
-def evaluate(u: Tensor, coefficients: Tensor, orders: tuple[int, ...], delays: Delays) -> Tensor:
-    """g(u), u (*batch, pilot, rx_ant); coefficients (order, term), or of each chain (*batch, rx_ant, order, term)."""
+def evaluate(
+    u: Tensor, coefficients: Tensor, orders: tuple[int, ...], delays: Delays, max_amplitude: float = math.inf
+) -> Tensor:
+    """g(u), u (*batch, pilot, rx_ant) cut to max_amplitude; coefficients (order, term), or of each chain (*batch,
+    rx_ant, order, term)."""
+    if not math.isinf(max_amplitude):
+        size = u.abs()
+        u = torch.where(size > max_amplitude, u * (max_amplitude / size), u)
     if coefficients.ndim > 2:
         coefficients = coefficients.unsqueeze(-4)
     coefficients = coefficients.to(u)

@@ -67,8 +67,10 @@ def slot_of(contents: Contents, start: int = 0, count: int | None = None) -> Slo
     for name, why in (("pilots", "known symbols, axes pilot or batch pilot"), ("noise_var", "E|n|^2 per sample")):
         if name not in contents.fields:
             raise contents.wrong(f"missing; expected {why}", name)
+    noise_var = noise_var_of(contents, layout, rows)
+    assert noise_var is not None
     try:
-        obs = DistortedPilots(y, _pilots(contents, layout, rows, y), noise_var_of(contents, layout, rows))
+        obs = DistortedPilots(y, _pilots(contents, layout, rows, y), noise_var)
     except ValueError as error:
         raise contents.wrong(str(error)) from error
     return Slot(_truth(contents, layout, rows, y), obs, root.about())

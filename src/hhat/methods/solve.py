@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,12 +50,13 @@ def solve(
 
 
 def track(
-    method: Method, slots: Iterable[Slot | Observation], state: State | None = None
+    method: Method, slots: Iterable[Slot | Observation | Any], state: State | None = None
 ) -> Iterator[tuple[State, Estimate]]:
     """Fold a method over slots: yields (state, estimate). A saved state resumes where it stopped.
 
     A tracker (`method.tracks`) takes one step per slot and carries its state; any other method solves each slot on
     its own. An item whose y is not finite in some slot keeps its state through it and is marked NONFINITE there.
+    Methods that see another record than `Observation` take slots of that (`hhat.distortion.DistortedPilots`).
     """
     for slot in slots:
         obs, lost = _cleaned(slot.obs if isinstance(slot, Slot) else slot)
@@ -72,8 +74,11 @@ def track(
         yield state, replace(est, info={**est.info, **words})
 
 
-def _cleaned(obs: Observation) -> tuple[Observation, Tensor]:
-    """The observation with items that are not finite set to zero, and which those are."""
+def _cleaned(obs: Any) -> tuple[Any, Tensor]:
+    """The observation with items that are not finite set to zero, and which those are. Another record than
+    `Observation` does it itself."""
+    if not isinstance(obs, Observation):
+        return obs.cleaned()
     batch, shape = obs.batch_shape, tuple(obs.op.out_shape)
     lost = ~finite(obs.y.expand(*batch, *shape), batch)
     if bool(lost.any()):

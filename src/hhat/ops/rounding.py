@@ -8,6 +8,6 @@ def mid_tread_levels(bits: int) -> int:
     return 2 ** (bits - 1) - 1
 
 
-def mid_tread(steps: Tensor, levels: Tensor | int) -> Tensor:
+def mid_tread(steps: Tensor, levels: int) -> Tensor:
     """Real numbers counted in steps to the nearest whole number within +-levels."""
     return steps.round().clamp(-levels, levels)
