@@ -243,6 +243,16 @@ def test_uncertain_weights_make_the_message_wider():
     assert torch.equal(same.message.var, sure.message.var)
 
 
+def test_networks_in_single_precision_give_nearly_the_same():
+    weights, y = network(scale=0.15), signals()
+    for error_var in (NOISE, NOISE * 1e-3):
+        whole = Damp(tol=0.0).run(weights, y, error_var, no_prior(y), y)
+        half = Damp(tol=0.0).run(weights.to(torch.float32), y, error_var, no_prior(y), y)
+        assert half.inverted.mean.dtype == F64
+        assert (half.inverted.mean - whole.inverted.mean).abs().max() < 0.01 * error_var.sqrt()
+        assert (half.message.var / whole.message.var - 1).abs().max() < 1e-2
+
+
 def test_wrong_settings_are_named():
     y = signals()
     with pytest.raises(ValueError, match="iterations"):

@@ -81,15 +81,15 @@ class Damp:
         steps: int = 2,
         weight_var: RecurrentWeights | None = None,
     ) -> Damped:
-        """The same, with the message. Items whose V^-1 + diag lam is not positive definite come out as NaN; ValueError
+        """The same, with the message. Networks run in the precision of their weights, all else in that of `distorted`.
+
+        Items whose V^-1 + diag lam is not positive definite come out as NaN; ValueError
         where the number of networks fits neither chains nor chains x batch."""
         batch, _, chains = distorted.shape
         if weights.num_net not in (chains, batch * chains):
             raise ValueError(f"damp: networks: expected {chains} or {batch * chains}, got {weights.num_net}")
-        networks, real = WeightBelief.of(weights, weight_var), weights.out.dtype
-        seen = stacked(distorted).to(real)
-        spread = error_var.expand(distorted.shape).to(real).mT.repeat_interleave(2, -1)
-        mean = stacked(start).to(real)
+        networks, seen, mean = WeightBelief.of(weights, weight_var), stacked(distorted), stacked(start)
+        spread = error_var.expand(distorted.shape).to(seen.dtype).mT.repeat_interleave(2, -1)
         # as if the networks did nothing: finite where nothing is known before
         covariance = _inverse(known, 1 / spread)
         shift, lam = torch.zeros_like(mean), torch.zeros_like(mean)
@@ -111,21 +111,23 @@ class Damp:
     def _score(self, weights: WeightBelief, belief: Gaussian, seen: Tensor, spread: Tensor) -> Score:
         """Of the signal's real parts, (batch, chain, 2 pilot)."""
         batch, chains, _ = seen.shape
-        apart = weights.mean.num_net != chains
-        around = Gaussian(*(_networks(_neighbours(part), apart) for part in belief))
+        apart, single = weights.mean.num_net != chains, weights.mean.out.dtype
+        around = Gaussian(*(_networks(_neighbours(part.to(single)), apart) for part in belief))
         passed = messages.forward(weights, around, narrow_moments if self.narrow else probit_moments)
-        residual = _networks(_by_symbol(seen), apart) - passed.trace.output
-        noise = passed.output_var + _networks(_by_symbol(spread), apart)
+        heard, error_var = (_networks(_by_symbol(part), apart) for part in (seen, spread))
+        residual, error_var = (heard - passed.trace.output).to(single), error_var.to(single)
+        noise = passed.output_var + error_var
         out = Score(residual / noise, 1 / noise)
         said = messages.input_score(weights, messages.backward(weights, passed.slope, out), out)
         straight = messages.own_slopes(weights.mean, passed.slope)
         counted = messages.own_slopes(weights.square, Slopes(*(part.square() for part in passed.slope)))
         own = list(unit.OWN)
-        left = noise - counted * around.var[..., own]
+        # the bound holds without it, up to round-off
+        left = torch.maximum(noise - counted * around.var[..., own], error_var)
         said.delta[..., own] += straight * residual * (1 / left - 1 / noise)
         said.lam[..., own] += straight.square() / left - counted / noise
         whole = messages.signal_score(Score(*(_chains(part, batch, apart) for part in said)))
-        return Score(*(part.permute(2, 0, 1, 3).flatten(-2) for part in whole))
+        return Score(*(part.permute(2, 0, 1, 3).flatten(-2).to(seen.dtype) for part in whole))
 
 
 def _inverse(known: Factors, lam: Tensor) -> Tensor:
