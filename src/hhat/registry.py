@@ -123,7 +123,9 @@ METHODS = {
         "Xu & Liu 2026, made exact",
     ),
     "compensated-tracking": Entry(
-        "hhat.distortion.compensated:CompensatedTracking", "the distortion taken off first, then the channel", "textbook"
+        "hhat.distortion.compensated:CompensatedTracking",
+        "the distortion taken off first, then the channel",
+        "textbook",
     ),
     "srs-extrapolation": Entry(
         "hhat.extrapolation.tracker:SrsExtrapolation",
