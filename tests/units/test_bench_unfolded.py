@@ -54,3 +54,12 @@ def test_medians_of_kept_ratios_and_unknown_names():
 def test_curves_of_different_lengths_are_not_cut_to_the_shortest():
     with pytest.raises(ValueError, match=r"one length along 'symbol', got \[2, 3\]"):
         counted_groups([curve(**{"e0@symbol": torch.ones(20, 2)})], None)
+
+
+def test_what_one_method_keeps_alone_is_its_row_and_what_none_keeps_is_refused():
+    plain, more = (curve(name="ratio"), curve(name="ratio", gap_ratio=torch.full((20,), 0.5)))
+    found = rows([plain, more], ["nmse_db", "gap_db"])
+    assert [row["metric"] for row in found] == ["nmse_db", "nmse_db", "gap_db"]
+    assert found[2]["value"] == pytest.approx(-3.0103, abs=1e-3)
+    with pytest.raises(ValueError, match="unknown metric 'gap_db'"):
+        rows([plain], ["gap_db"])

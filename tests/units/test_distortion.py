@@ -1,5 +1,7 @@
 """Inversion of distorting chains and its exchange with the channel, each against dense algebra or a limit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,6 +25,7 @@ from hhat.distortion.linearised import (
 from hhat.distortion.record import DistortedPilots
 from hhat.distortion.surrogate import POOLED, fresh
 from hhat.distortion.tracker import ImpairmentTracking
+from hhat.distortion.weight_tracking import WeightTracking, of_items
 from hhat.methods.oamp import Oamp
 from hhat.nets import residual_recurrent as unit
 from hhat.nets.residual_recurrent import RecurrentWeights
@@ -221,8 +224,6 @@ def test_without_impairments_joint_tracking_is_the_reference():
 
 
 def _sure(surrogate):
-    from dataclasses import replace
-
     return replace(surrogate, fit_var=torch.full_like(surrogate.fit_var, 1e-9))
 
 
@@ -235,3 +236,63 @@ def test_shipped_networks_recover_what_the_matched_receiver_distorts():
     y = slots[-1].truth.y
     assert hhat.nmse_db(joint.info["signal"], y) < hhat.nmse_db(slots[-1].obs.y, y) - 20
     assert hhat.nmse_db(joint.belief.mean, slots[-1].truth.h) < hhat.nmse_db(none.belief.mean, slots[-1].truth.h) - 10
+
+
+def follower(learning: WeightTracking | None):
+    gen = generator("weights that follow")
+    own = fresh(unit.start(unit.present(POOLED, (0,), (2,), 4), gen))
+    return ImpairmentTracking(surrogate=_sure(own), learning=learning, drift_var=1e-3, rounds=1)
+
+
+def test_weights_of_no_variance_that_do_not_walk_are_frozen_ones_bit_for_bit():
+    slots = list(hhat.scenario("impaired-uplink", num_rx_ant=4).slots(3, generator("frozen"), 1))
+    frozen = [est.belief.mean for _, est in hhat.track(follower(None), slots)]
+    still = [est.belief.mean for _, est in hhat.track(follower(WeightTracking(0.0, 0.0)), slots)]
+    moving = [est.belief.mean for _, est in hhat.track(follower(WeightTracking(0.0, 1e-2)), slots)]
+    assert all(torch.equal(a, b) for a, b in zip(frozen, still, strict=True))
+    assert torch.equal(frozen[0], moving[0]) and not torch.allclose(frozen[-1], moving[-1])
+
+
+def test_the_step_on_weights_is_the_kalman_gain_of_the_dense_system():
+    """Of a middle chain, slopes by autograd, covariances written out."""
+    weights, chain, kap = networks(0.3), 2, 7.0
+    mean, var = weights.flat()[None], 1e-2 * positive(1, NUM, weights.flat().shape[1])
+    seen, pilots = drawn(1, PILOTS, NUM), drawn(1, PILOTS, 1)
+    noise, fit_var = positive(1, PILOTS, NUM), positive(1, PILOTS, NUM)
+    h = Gaussian(drawn(1, NUM), positive(1, NUM))
+    rule = WeightTracking(1e-5, None, kap)
+    new, new_var = rule.step(mean, var, weights, seen, h.message(), pilots, noise, fit_var)
+    signal = pilots * h.mean[:, None]
+
+    def f(w):
+        flat = torch.cat([mean[0, :chain], w[None], mean[0, chain + 1 :]])[None]
+        return output_of(trace_of(of_items(flat, weights), signal), signal)[0, chain]
+
+    by_weight = torch.autograd.functional.jacobian(f, mean[0, chain])
+    by_signal = jacobian(weights, signal)[0].unflatten(0, (NUM, -1))[chain].unflatten(1, (NUM, -1))
+    total = torch.diag(fit_var[0, :, chain].repeat_interleave(2))
+    r = pilots[0, :, 0]
+    for n in range(NUM):
+        law = torch.diag(noise[0, :, n]).to(DOUBLE) + kap * h.var[0, n] * torch.outer(r, r.conj())
+        parts = torch.stack([torch.stack([law.real, -law.imag], -1), torch.stack([law.imag, law.real], -1)], -2)
+        real = parts.transpose(1, 2).reshape(2 * PILOTS, 2 * PILOTS) / 2
+        total = total + by_signal[:, n] @ real @ by_signal[:, n].mT
+    prior = torch.diag(var[0, chain])
+    total = total + by_weight @ prior @ by_weight.mT
+    gain = prior @ by_weight.mT @ torch.linalg.inv(total)
+    want = mean[0, chain] + gain @ (stacked(seen)[0, chain] - f(mean[0, chain]))
+    torch.testing.assert_close(new[0, chain], want)
+    torch.testing.assert_close(new_var[0, chain], torch.diagonal(prior - gain @ by_weight @ prior) + 1e-5)
+
+
+def test_weights_stay_where_the_channel_says_nothing():
+    weights = networks(0.3)
+    mean, var = weights.flat()[None], positive(1, NUM, weights.flat().shape[1])
+    flat = Message(torch.zeros(1, NUM, dtype=torch.float64), torch.zeros(1, NUM, dtype=DOUBLE))
+    one = positive(1, PILOTS, NUM)
+    new, new_var = WeightTracking(0.0).step(
+        mean, var, weights, drawn(1, PILOTS, NUM), flat, drawn(1, PILOTS, 1), one, one
+    )
+    assert torch.equal(new, mean) and torch.equal(new_var, var)
+    with pytest.raises(ValueError, match="walk: expected at least 0"):
+        WeightTracking(-1.0)

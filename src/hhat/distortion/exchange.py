@@ -64,14 +64,14 @@ class PerSymbol:
         return _flat(noise_var)
 
     def down(self, channel: Message, told: Message, pilots: Tensor, noise_var: Tensor) -> Known:
-        cavity = _without(_per_kind(channel), told)
+        cavity = without(_per_kind(channel), told)
         spread = noise_var * cavity.precision + pilots.abs().square()  # no division by a precision of zero
         own = Message(cavity.precision / spread, pilots * cavity.shift / spread)
         precision = torch.diag_embed(2 * own.precision.mT.repeat_interleave(2, -1))
         return Known(Factors(precision, _parts(2 * own.shift)), own)
 
     def up(self, found: Inverted, known: Known, pilots: Tensor, noise_var: Tensor) -> Message:
-        own = _without(Gaussian(found.signal, found.var).message(), known.cavity)
+        own = without(Gaussian(found.signal, found.var).message(), known.cavity)
         spread = 1 + noise_var * own.precision
         return Message(pilots.abs().square() * own.precision / spread, pilots.conj() * own.shift / spread)
 
@@ -89,22 +89,22 @@ class PerChain:
         return _flat(noise_var[:, :1])
 
     def down(self, channel: Message, told: Message, pilots: Tensor, noise_var: Tensor) -> Known:
-        cavity = _without(_per_kind(channel), told)
+        cavity = without(_per_kind(channel), told)
         ahead, every = _sums(cavity, pilots, noise_var)
         column = ahead.mT
         inverse = (
             torch.diag_embed(1 / noise_var.mT).to(column) - column[..., None] * (column / every.mT)[..., None, :].conj()
         )
-        return Known(Factors(2 * _matrix(inverse), _parts(2 * ahead * (cavity.shift / every))), cavity)
+        return Known(Factors(2 * real_matrix(inverse), _parts(2 * ahead * (cavity.shift / every))), cavity)
 
     def up(self, found: Inverted, known: Known, pilots: Tensor, noise_var: Tensor) -> Message:
         ahead, every = _sums(known.cavity, pilots, noise_var)
         back = ahead.conj() / every
         mean = known.cavity.shift / every + (back * found.signal).sum(-2, keepdim=True)
-        row = _matrix(back.mT[..., None, :])
+        row = real_matrix(back.mT[..., None, :])
         spread = torch.diagonal(row @ found.covariance @ row.mT, dim1=-2, dim2=-1).sum(-1)
         belief = Gaussian(mean, 1 / every + spread[:, None])
-        return _without(belief.message(), known.cavity)
+        return without(belief.message(), known.cavity)
 
 
 def _sums(cavity: Message, pilots: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ def _sums(cavity: Message, pilots: Tensor, noise_var: Tensor) -> tuple[Tensor, T
     return pilots / noise_var, cavity.precision + (pilots.abs().square() / noise_var).sum(-2, keepdim=True)
 
 
-def _without(whole: Message, part: Message) -> Message:
+def without(whole: Message, part: Message) -> Message:
     """The cavity. Where round-off or an approximate belief would leave it less than nothing, it is flat."""
     left = whole - part
     kept = left.precision > 0
@@ -132,7 +132,7 @@ def _parts(shift: Tensor) -> Tensor:
     return torch.view_as_real(shift.mT.resolve_conj().contiguous()).flatten(-2)
 
 
-def _matrix(complex_matrix: Tensor) -> Tensor:
+def real_matrix(complex_matrix: Tensor) -> Tensor:
     """A complex matrix as it acts on (re, im) pairs: (..., rows, columns) -> (..., 2 rows, 2 columns)."""
     re, im = complex_matrix.real, complex_matrix.imag
     pairs = torch.stack([torch.stack([re, -im], -1), torch.stack([im, re], -1)], -2)

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 
 from hhat.distortion.channel import DistortedMethod, Flat, start_channel, step_channel, told_back
-from hhat.distortion.exchange import Exchange, PerChain
+from hhat.distortion.exchange import Exchange, PerChain, without
 from hhat.distortion.linearised import invert
 from hhat.distortion.record import DistortedPilots
 from hhat.distortion.surrogate import POOLED, Surrogate, fresh, load
+from hhat.distortion.weight_tracking import WeightTracking, of_items
 from hhat.methods.base import Method
 from hhat.nets import residual_recurrent as unit
 from hhat.types import Estimate, Gaussian, Message, State
+
+WEIGHTS = ("weights", "weights_var")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,8 @@ class ImpairmentTracking(DistortedMethod):
                array, `channel.line_channel`. With `AutoregressiveTracking(prior)` any prior will do, a learned one too
     exchange:  `PerChain()` or `PerSymbol()`; None: the first
     first_steps, steps: of Gauss-Newton in the first round, from the distorted signal, and in later ones
+    learning:  None: the networks stay as they are (MP-BDL-Frozen); else they follow the receiver, each link's own
+    drift_var: added to what the networks leave, per real part: 4e-3 for frozen ones whose receiver drifts
     info: signal (undistorted, noisy; *batch, pilot, rx_ant) and its signal_var, of the last round
     Raises ValueError for an observation that is no `DistortedPilots`, and for rounds or steps below 1.
     Source: Xu & Liu 2026 (MP-BDL-Frozen); the inversion is exact in place of their message passing.
@@ -40,6 +45,8 @@ class ImpairmentTracking(DistortedMethod):
     rounds: int = 2
     first_steps: int = 2
     steps: int = 1
+    learning: WeightTracking | None = None
+    drift_var: float = 0.0
 
     def __post_init__(self):
         for name in ("rounds", "first_steps", "steps"):
@@ -48,24 +55,40 @@ class ImpairmentTracking(DistortedMethod):
 
     def init(self, obs: DistortedPilots, gen: torch.Generator) -> State:
         half = start_channel(self.channel_of(obs), obs, gen)
-        return {**half, "signal": torch.zeros_like(obs.y), "signal_var": torch.zeros_like(obs.y.real)}
+        own: State = {"signal": torch.zeros_like(obs.y), "signal_var": torch.zeros_like(obs.y.real)}
+        if self.learning is not None:
+            start = self.learning.start(self._surrogate(obs.num_rx_ant), obs.batch_shape)
+            own |= dict(zip(WEIGHTS, start, strict=True))
+        return {**half, **own}
 
     def step(self, state: State, obs: DistortedPilots) -> State:
         flat, exchange = Flat.of(obs), PerChain() if self.exchange is None else self.exchange
         surrogate = self._surrogate(obs.num_rx_ant)
+        mean, var = (
+            state[name].reshape(len(flat.y), *state[name].shape[-2:]) if name in state else None for name in WEIGHTS
+        )
+        weights = surrogate.mean if mean is None else of_items(mean, surrogate.mean)
         told = exchange.start(flat.noise_var)
         belief = Message(told.precision[:, 0], told.shift[:, 0])
         signal, half = flat.y, state
         for count in range(self.rounds):
             known = exchange.down(belief, told, flat.pilots, flat.noise_var)
-            fit_var = unexplained(surrogate, signal)
+            fit_var = unexplained(surrogate, signal) + self.drift_var
             steps = self.steps if count else self.first_steps
-            found = invert(surrogate.mean, flat.y, fit_var, known.factors, signal, steps)
+            found = invert(weights, flat.y, fit_var, known.factors, signal, steps)
             signal, told = found.signal, exchange.up(found, known, flat.pilots, flat.noise_var)
             half = step_channel(self.channel_of(obs), state, told, obs)
             belief = told_back(half)
+        learned: State = {}
+        if self.learning is not None and mean is not None and var is not None:
+            cavity = without(belief, Message(told.precision.sum(-2), told.shift.sum(-2)))
+            after = self.learning.step(
+                mean, var, surrogate.mean, flat.y, cavity, flat.pilots, flat.noise_var, fit_var.expand(flat.y.shape)
+            )
+            learned = {name: new.reshape(state[name].shape) for name, new in zip(WEIGHTS, after, strict=True)}
         return {
             **half,
+            **learned,
             "signal": found.signal.reshape(obs.y.shape).to(obs.y),
             "signal_var": found.var.reshape(obs.y.shape).to(obs.y.real),
         }

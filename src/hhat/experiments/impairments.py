@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,8 +64,8 @@ class Course:
         slots = list(self.scene.slots(self.num_slots, gen, n))
         h, y = (torch.stack([getattr(slot.truth, name) for slot in slots]) for name in ("h", "y"))
         seen, pilots = (torch.stack([getattr(slot.obs, name) for slot in slots]) for name in ("y", "pilots"))
-        about = slots[0].about
-        return Slot(ImpairedTruth(h, y), DistortedPilots(seen, pilots, slots[0].obs.noise_var), about)
+        first: Any = slots[0].obs
+        return Slot(ImpairedTruth(h, y), DistortedPilots(seen, pilots, first.noise_var), slots[0].about)
 
 
 class Found(NamedTuple):
@@ -79,7 +79,8 @@ class Found(NamedTuple):
 
 def run(method: Method, slot: Slot, undistorted: bool = False) -> Found:
     """A tracker from first to last slot; undistorted: what a receiver without impairments would see."""
-    obs, truth = slot.obs, slot.truth
+    obs: Any = slot.obs
+    truth = slot.truth
     ys = truth.y if undistorted else obs.y
     records = [DistortedPilots(y, pilots, obs.noise_var) for y, pilots in zip(ys, obs.pilots, strict=True)]
     began = time.perf_counter()
