@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hhat.bench.claims import CONFIRMED, Trend
+from hhat.bench.claims import CONFIRMED, Ordering, Trend
 from hhat.bench.stopping import counted_groups
 from hhat.bench.summary import Group, rows, summarise
 from tests.units.test_bench_claims import cell, drawn
@@ -63,3 +63,11 @@ def test_what_one_method_keeps_alone_is_its_row_and_what_none_keeps_is_refused()
     assert found[2]["value"] == pytest.approx(-3.0103, abs=1e-3)
     with pytest.raises(ValueError, match="unknown metric 'gap_db'"):
         rows([plain], ["gap_db"])
+
+
+def test_a_claim_on_a_metric_of_the_point_is_not_held_against_the_places_of_its_curve():
+    better, worse = (curve(stage1_nmse_ratio=level * torch.linspace(0.9, 1.1, 20)) for level in (0.01, 0.1))
+    worse.method = "worse"
+    found = counted_groups([better, worse], None)
+    claim = Ordering("ahead", "nobody", methods=("m", "worse"), metric="stage1_nmse_db")
+    assert claim.check(found).verdict == CONFIRMED

@@ -63,6 +63,7 @@ class Level(Claim):
     at: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, groups: Sequence[Group]) -> Verdict:
+        groups = _telling(groups, self.metric)
         mine = _of(groups, self.method, self.at)
         if not mine:
             return _missing(groups, [self.method], self.at)
@@ -82,6 +83,7 @@ class Ordering(Claim):
     at: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, groups: Sequence[Group]) -> Verdict:
+        groups = _telling(groups, self.metric)
         lacking = [label for label in self.methods if not _of(groups, label, self.at)]
         if lacking or len(self.methods) < 2:
             return _missing(groups, lacking, self.at)
@@ -112,6 +114,7 @@ class Trend(Claim):
     at: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, groups: Sequence[Group]) -> Verdict:
+        groups = _telling(groups, self.metric)
         labels = [self.method] if self.against is None else [self.method, self.against]
         lacking = [label for label in labels if not _of(groups, label, self.at)]
         if lacking:
@@ -213,6 +216,11 @@ def restored(description: Mapping[str, Any]) -> Claim:
     if kind not in KINDS:
         raise ValueError(f"claim: expected one of {' '.join(KINDS)}, got {kind}")
     return KINDS[kind](**settings)
+
+
+def _telling(groups: Sequence[Group], metric: str) -> list[Group]:
+    """Without the places of a curve that do not have this metric: their siblings do."""
+    return [cells for cells in groups if not cells.along or measured(metric, cells) is not None]
 
 
 def _of(groups: Sequence[Group], method: str, at: Mapping[str, Any]) -> list[Group]:
