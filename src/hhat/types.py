@@ -128,18 +128,7 @@ class Observation:
         if y.numel() == 0:
             raise ValueError(f"y: expected at least one item, got shape {tuple(y.shape)}")
         if noise_var is not None:
-            noise_var = torch.as_tensor(noise_var, device=y.device)
-            if noise_var.is_complex():
-                raise ValueError("noise_var: expected real E|n|^2, got a complex tensor")
-            noise_var = noise_var.to(y.real.dtype)
-            if bool((~(noise_var >= 0)).any()) or bool(torch.isinf(noise_var).any()):
-                raise ValueError(f"noise_var: expected finite values >= 0, got {noise_var.flatten()[:4].tolist()}")
-            try:
-                fits = torch.broadcast_shapes(noise_var.shape, y.shape) == y.shape
-            except RuntimeError:
-                fits = False
-            if not fits:
-                raise ValueError(f"noise_var: shape {tuple(noise_var.shape)} does not fit y {tuple(y.shape)}")
+            noise_var = checked_noise_var(noise_var, y)
         if axes is not None and len(axes) != len(op.in_shape):
             raise ValueError(f"axes: expected {len(op.in_shape)} names for {op.in_shape}, got {axes}")
         for name, value in (("y", y), ("op", op), ("noise_var", noise_var), ("axes", axes)):
@@ -205,6 +194,23 @@ class Channel(NamedTuple):
     """The least a truth holds: the channel, (*batch, *op.in_shape)."""
 
     h: Tensor
+
+
+def checked_noise_var(noise_var: Tensor | float | int, y: Tensor) -> Tensor:
+    """E|n|^2 in y's precision and on its device; ValueError unless real, finite, >= 0 and broadcasting to y."""
+    found = torch.as_tensor(noise_var, device=y.device)
+    if found.is_complex():
+        raise ValueError("noise_var: expected real E|n|^2, got a complex tensor")
+    found = found.to(y.real.dtype)
+    if bool((~(found >= 0)).any()) or bool(torch.isinf(found).any()):
+        raise ValueError(f"noise_var: expected finite values >= 0, got {found.flatten()[:4].tolist()}")
+    try:
+        fits = torch.broadcast_shapes(found.shape, y.shape) == y.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"noise_var: shape {tuple(found.shape)} does not fit y {tuple(y.shape)}")
+    return found
 
 
 def _dims(shape: Shape) -> str:

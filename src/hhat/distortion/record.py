@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hhat.methods.working import finite
-from hhat.types import Shape
+from hhat.types import Shape, checked_noise_var
 
 
 class ImpairedTruth(NamedTuple):
@@ -54,18 +54,7 @@ class DistortedPilots:
             raise ValueError(f"pilots: expected shape {wanted} for y {tuple(y.shape)}, got {tuple(pilots.shape)}")
         if bool((~torch.isfinite(pilots)).any()):
             raise ValueError("pilots: expected finite symbols, some are not")
-        noise_var = torch.as_tensor(noise_var, device=y.device)
-        if noise_var.is_complex():
-            raise ValueError("noise_var: expected real E|n|^2, got a complex tensor")
-        noise_var = noise_var.to(y.real.dtype)
-        if bool((~(noise_var >= 0)).any()) or bool(torch.isinf(noise_var).any()):
-            raise ValueError(f"noise_var: expected finite values >= 0, got {noise_var.flatten()[:4].tolist()}")
-        try:
-            fits = torch.broadcast_shapes(noise_var.shape, y.shape) == y.shape
-        except RuntimeError:
-            fits = False
-        if not fits:
-            raise ValueError(f"noise_var: shape {tuple(noise_var.shape)} does not fit y {tuple(y.shape)}")
+        noise_var = checked_noise_var(noise_var, y)
         for name, value in (("y", y), ("pilots", pilots.to(y)), ("noise_var", noise_var)):
             object.__setattr__(self, name, value)
 

@@ -19,7 +19,7 @@ from hhat.extrapolation.turbo import EmTurbo
 from hhat.methods.base import Method
 from hhat.methods.linear import LeastSquares
 from hhat.methods.solve import solve, track
-from hhat.ops import Hops, Kron, Select
+from hhat.ops import Hops, Kron, LinearOp, Select
 from hhat.ops.linalg import squared
 from hhat.scenarios.srs import AXES, Srs
 from hhat.scenarios.srs_sionna import SrsUma
@@ -75,21 +75,26 @@ def scenario(point: Point) -> SrsUma:
     return SrsUma(hops=hops, snr_db=float(point["snr_db"]), num_symbols=2 * hops + int(point.get("tracked", TRACKED)))
 
 
+def sounding_of(slot: Slot) -> tuple[LinearOp, Hops]:
+    """Antennas and hops of a draw."""
+    op = slot.obs.op
+    assert isinstance(op, Kron) and isinstance(op.right, Hops)
+    return op.left, op.right
+
+
 def parts(slot: Slot, first: int, size: int) -> Observation:
     """Symbols first .. first + size - 1 of a joint observation."""
     obs = slot.obs
-    op = Kron(obs.op.left, Hops(obs.op.right.index[first : first + size], obs.op.right.size))
+    left, hops = sounding_of(slot)
+    op = Kron(left, Hops(hops.index[first : first + size], hops.size))
     return Observation(obs.y[:, :, first : first + size], op, obs.noise_var, AXES)
 
 
 def one_by_one(slot: Slot) -> Iterator[Observation]:
-    for symbol, index in enumerate(slot.obs.op.right.index):
-        op = Kron(slot.obs.op.left, Select(index, slot.obs.op.right.size))
+    left, hops = sounding_of(slot)
+    for symbol, index in enumerate(hops.index):
+        op = Kron(left, Select(index, hops.size))
         yield Observation(slot.obs.y[:, :, symbol], op, slot.obs.noise_var, (AXES[0], AXES[2]))
-
-
-def counts(estimate: Estimate) -> dict[str, int]:
-    return estimate.status_counts()
 
 
 def blockwise(make: Callable[[Srs], Method]) -> Contender:
@@ -106,7 +111,7 @@ def blockwise(make: Callable[[Srs], Method]) -> Contender:
                 seconds += (time.perf_counter() - began) * (first > 0)
             mean, var = ([getattr(est.belief, name) for est in found] for name in ("mean", "var"))
             var = [value.expand(*value.shape[:2], size, value.shape[-1]) for value in var]
-            return Course(torch.cat(mean, 2), torch.cat(var, 2), seconds, counts(found[-1]))
+            return Course(torch.cat(mean, 2), torch.cat(var, 2), seconds, found[-1].status_counts())
 
         return run
 
@@ -130,7 +135,7 @@ def followed(make: Callable[[Srs, Method], Method], first: Callable[[Srs], Metho
                     mean.append(est.belief.mean[:, :, None])
                     var.append(est.belief.var[:, :, None])
                 began = time.perf_counter()
-            return Course(torch.cat(mean, 2), torch.cat(var, 2), seconds, counts(est))
+            return Course(torch.cat(mean, 2), torch.cat(var, 2), seconds, est.status_counts())
 
         return run
 
@@ -150,7 +155,7 @@ def held(inner: Method | None) -> Contender:
                 seconds += (time.perf_counter() - began) * (symbol >= size)
                 began = time.perf_counter()
             mean, var = (torch.stack([getattr(e.belief, name) for e in found], 2) for name in ("mean", "var"))
-            return Course(mean, var, seconds, counts(found[-1]))
+            return Course(mean, var, seconds, found[-1].status_counts())
 
         return run
 
@@ -159,7 +164,7 @@ def held(inner: Method | None) -> Contender:
 
 def genie(scene: Srs) -> Callable[[Slot], Course]:
     def run(slot: Slot) -> Course:
-        mean = genie_hold(slot.truth.h, slot.obs.op.right.index)
+        mean = genie_hold(slot.truth.h, sounding_of(slot)[1].index)
         return Course(mean, torch.full_like(mean[:, :1].real, torch.inf), 0.0, {Status.OK.name: len(mean)})
 
     return run
@@ -181,7 +186,7 @@ def scored(contender: Contender) -> Callable[[Srs], Measurement]:
             told = told.sum((1, -1)) * (h.shape[1] / found.var.shape[1])
             ratio = (error.sum(-1) / energy.sum(-1)).clamp_max(LARGEST_RATIO)
             part = (error / energy).clamp_max(LARGEST_RATIO)
-            home = (slot.obs.op.right.index[:, 0] == 0).nonzero()[:, 0]
+            home = (sounding_of(slot)[1].index[:, 0] == 0).nonzero()[:, 0]
             home = home[home >= size]
             kept = {
                 "stage1_nmse_ratio": ratio[:, :size].mean(1),

@@ -23,7 +23,7 @@ from hhat.scenarios.impaired_uplink import ImpairedUplink
 from hhat.types import Slot
 
 PAPER = "Xu & Liu 2026"
-WAITS_FOR = "the impairments, their learned forward model and the joint tracker"
+WAITS_FOR = "its scenario of receivers that drift, and the measure of it slot by slot"
 COMPENSATORS = ("gmp", "gru")
 FAMILY = ("mp-ttbdl", "mp-bdl", "mp-bdl-frozen")
 """The forward model inside inference: its weights tracked with a slow drift, tracked as constants, or not updated"""
